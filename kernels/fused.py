@@ -1,0 +1,45 @@
+"""The device's own fused attention as one op, so that a capture never looks inside it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+from torch.utils.flop_counter import register_flop_formula
+
+
+@torch.library.custom_op("overlap::fused_attention", mutates_args=())
+def fused_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, causal: bool
+) -> torch.Tensor:
+    """Softmax(QK^T / √D + bias) V.
+
+    Args:
+        query: [B, K, T, G, D].
+        key: [B, K, S, D]; each KV head serves G query heads.
+        value: [B, K, S, D].
+        bias: [T, S] or None.
+        causal: mask keys after the query, both counted from 0 (needs T = S).
+
+    Returns:
+        [B, K, T, G, D].
+    """
+    kv_heads, group = query.shape[1], query.shape[3]
+    heads = query.permute(0, 1, 3, 2, 4).flatten(1, 2)
+    result = functional.scaled_dot_product_attention(
+        heads, key, value, attn_mask=bias, is_causal=causal, enable_gqa=group > 1
+    )
+    return result.unflatten(1, (kv_heads, group)).permute(0, 1, 3, 2, 4).contiguous()
+
+
+@fused_attention.register_fake
+def _(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, causal: bool
+) -> torch.Tensor:
+    return query.new_empty(query.shape)
+
+
+@register_flop_formula(torch.ops.overlap.fused_attention)  # type: ignore[untyped-decorator]
+def _flops(query: tuple[int, ...], key: tuple[int, ...], *_: object, **__: object) -> int:
+    """QK^T and PV over the whole rectangle, as the field counts attention."""
+    batch, kv_heads, tokens, group, head_dim = query
+    return 4 * batch * kv_heads * group * tokens * key[2] * head_dim

@@ -1,0 +1,52 @@
+"""Which devices this version has and which of them are present on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from overlap.devices.base import Device
+from overlap.devices.config import DeviceConfig
+from overlap.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Available:
+    """A device kind and whether it can be opened here."""
+
+    kind: str
+    present: bool
+    detail: str
+
+
+def _open_host(config: DeviceConfig) -> Device:
+    from overlap.devices.host.device import HostDevice
+
+    return HostDevice(config)
+
+
+# In order of preference for `device=auto`: the first that is present is taken.
+OPENERS: dict[str, Callable[[DeviceConfig], Device]] = {"host": _open_host}
+
+
+def open_device(config: DeviceConfig) -> Device:
+    """Open the device that `config.kind` names; `auto` takes the best one present.
+
+    Raises:
+        DeviceError: there is no such kind.
+    """
+    kind = next(iter(OPENERS)) if config.kind == "auto" else config.kind
+    opener = OPENERS.get(kind)
+    if opener is None:
+        raise DeviceError(f"device {kind!r} is not known", f"one of auto, {', '.join(OPENERS)}")
+    return opener(config)
+
+
+def available() -> list[Available]:
+    """Every kind this version knows."""
+    from overlap.devices.host.device import cpu_name
+    from overlap.devices.host.workers import share_cores
+
+    shares = share_cores(None, None, pin=True)
+    threads = " + ".join(f"{share.threads} {engine}" for share, engine in zip(shares, ("MME", "TPC"), strict=True))
+    return [Available("host", True, f"{cpu_name()}, threads: {threads}; evidence: measured")]

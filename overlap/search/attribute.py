@@ -1,0 +1,65 @@
+"""Attribution: where the gain over the baseline comes from, each factor timed in a run of its own.
+
+The runs form a chain from the baseline to the kept variant, and each differs from the one before it in one thing only:
+
+    baseline     unsplit, program order
+    tiled        the kept split with masked blocks computed, one queue at a time    → tiling  = baseline / tiled
+    skipped      the same without the masked blocks, one queue at a time            → work    = tiled / skipped
+    side by side the same on both queues at once, program order                     → overlap = skipped / side by side
+    kept         the same in the kept order                                         → order   = side by side / kept
+
+All five take turns in rounds; a factor is the median of its ratio over the rounds, so the factors multiply to the whole
+gain up to the spread of the medians.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from overlap.search.bench import Bench
+from overlap.search.candidate import BASELINE, Candidate
+from overlap.search.journal import Journal
+from overlap.search.progress import Progress
+from overlap.search.race import paired_ratios, race
+from overlap.stats import median
+
+STAGE = "attribution"
+FACTORS = ("tiling", "work", "overlap", "order")
+
+
+def chain(kept: Candidate) -> list[Candidate]:
+    """The candidates from the baseline to the kept one, one per run."""
+    tiled = replace(kept.split, masked_blocks="compute")
+    return [
+        BASELINE,
+        Candidate(tiled, "program", serial=True),
+        Candidate(kept.split, "program", serial=True),
+        Candidate(kept.split, "program"),
+        kept,
+    ]
+
+
+def attribute(
+    bench: Bench, journal: Journal, kept: Candidate, rounds: int, seed: int, progress: Progress
+) -> Mapping[str, float]:
+    """Factor by name; `total` is baseline over kept in the same rounds. Empty if the baseline was kept."""
+    if kept == BASELINE:
+        return {}
+    runs = chain(kept)
+    entrants = {run.key: _timer(bench, run) for run in runs}
+    race(journal, STAGE, entrants, rounds, seed, progress)
+    steps = zip(FACTORS, runs, runs[1:], strict=False)
+    factors = {name: _factor(journal, before, after) for name, before, after in steps}
+    return factors | {"total": _factor(journal, BASELINE, kept)}
+
+
+def _timer(bench: Bench, run: Candidate):  # type: ignore[no-untyped-def]
+    return lambda: bench.runnable(run).time(1)[0]
+
+
+def _factor(journal: Journal, before: Candidate, after: Candidate) -> float:
+    """Median ratio; 1 where two runs of the chain are the same run."""
+    if before == after:
+        return 1.0
+    return median(paired_ratios(journal, STAGE, before.key, after.key))

@@ -1,0 +1,120 @@
+"""The journal of a sweep: one JSON line per fact, appended as it becomes known, so that a killed sweep loses nothing.
+
+Terms
+    record: one line, an object with a `kind`. The first is the header, which says whose journal this is.
+    session: one process that wrote to the journal. Samples are paired only within a session, because between two
+        sessions the machine may have changed.
+
+Contract: a line is written whole or not at all as far as readers are concerned: a last line without its newline was cut
+off by a kill and is dropped. One process at a time holds the journal (an OS lock, which dies with its owner).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from overlap.errors import RunDirError
+
+NAME = "journal.jsonl"
+SCHEMA = "overlap.journal/1"
+
+
+class Journal:
+    """An open journal; use as a context manager.
+
+    Raises:
+        RunDirError: the directory cannot be written, is in use, or belongs to another sweep.
+    """
+
+    def __init__(self, run_dir: Path, identity: Mapping[str, Any]) -> None:
+        self.path = run_dir / NAME
+        self.session = uuid.uuid4().hex[:12]
+        self.records: list[dict[str, Any]] = []
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise RunDirError(f"cannot write to {run_dir}: {error.strerror}", "choose another hydra.run.dir") from error
+        try:
+            self._lock()
+            self._load()
+            self._check(identity)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Journal:
+        """The journal itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file and give up the lock."""
+        os.close(self._file)
+
+    def append(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Write one record and return it."""
+        record = {"kind": kind, **fields}
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        try:
+            written = os.write(self._file, line)
+            if written != len(line):
+                raise OSError(28, os.strerror(28))
+        except OSError as error:
+            raise RunDirError(f"cannot write to {self.path}: {error.strerror}", "what is there stays valid") from error
+        self.records.append(record)
+        return record
+
+    def of_kind(self, kind: str) -> Iterator[dict[str, Any]]:
+        """Records of one kind, oldest first."""
+        return (record for record in self.records if record["kind"] == kind)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier session left records."""
+        return any(record.get("session") not in (None, self.session) for record in self.records)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunDirError(
+                f"another sweep is running in {self.path.parent}", "wait for it, or choose another hydra.run.dir"
+            ) from None
+
+    def _load(self) -> None:
+        """Read what is there; cut off a last line that was never finished."""
+        text = self.path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                record = json.loads(line)
+                kind = record["kind"]
+            except (ValueError, KeyError, TypeError):
+                raise RunDirError(
+                    f"{self.path} line {number} is damaged", "remove the line, or choose another hydra.run.dir"
+                ) from None
+            if number == 1 and (kind != "header" or record.get("schema") != SCHEMA):
+                raise RunDirError(f"{self.path} is not a journal of this version", "choose another hydra.run.dir")
+            self.records.append(record)
+        if len(whole) != len(text):
+            os.ftruncate(self._file, len(whole))
+
+    def _check(self, identity: Mapping[str, Any]) -> None:
+        """Write the header of a new journal; refuse one that was written for something else."""
+        plain = json.loads(json.dumps(identity))
+        if not self.records:
+            self.append("header", schema=SCHEMA, session=self.session, identity=plain)
+            return
+        theirs = self.records[0].get("identity", {})
+        for name in sorted({*plain, *theirs}):
+            if plain.get(name) != theirs.get(name):
+                raise RunDirError(
+                    f"{self.path.parent} holds a sweep with another {name}",
+                    "choose another hydra.run.dir, or run with the overrides it was started with",
+                )

@@ -1,0 +1,99 @@
+"""Races: candidates timed side by side in one process, in rounds.
+
+Terms
+    round: every entrant runs once, in an order drawn anew for each round from the seed.
+    entrant: something with a name that gives one time in ns per call.
+    ratio: baseline time over entrant time of the same round and session, so drift of the machine cancels.
+
+A round that a kill cut in two is completed on resume, but its halves are never paired with each other.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from overlap.errors import DeviceError
+from overlap.search.journal import Journal
+from overlap.search.progress import Progress
+from overlap.stats import Interval, median, median_interval
+
+Entrant = Callable[[], int]
+# The entrant that is what a serving stack would run; it is compared with but is no candidate.
+STACK = "stack"
+
+
+def race(
+    journal: Journal,
+    stage: str,
+    entrants: Mapping[str, Entrant],
+    rounds: int,
+    seed: int,
+    progress: Progress,
+    keep: Callable[[str, int], bool] = lambda name, round_number: True,
+) -> None:
+    """Time all `entrants` for `rounds` rounds, writing every sample to the journal as it is taken.
+
+    `keep(name, round)` is asked before each sample and may drop an entrant. One that fails is recorded and dropped.
+    """
+    done = {(r["round"], r["entrant"]) for r in journal.of_kind("sample") if r["stage"] == stage}
+    failed = {r["entrant"] for r in journal.of_kind("failure")}
+    with progress.stage(stage, rounds) as step:
+        for number in range(rounds):
+            names = list(entrants)
+            random.Random(f"{seed} {stage} {number}").shuffle(names)
+            for name in names:
+                if (number, name) in done or name in failed or not keep(name, number):
+                    continue
+                try:
+                    time_ns = entrants[name]()
+                except DeviceError as error:
+                    journal.append("failure", stage=stage, entrant=name, session=journal.session, reason=str(error))
+                    failed.add(name)
+                    continue
+                journal.append(
+                    "sample", stage=stage, round=number, entrant=name, session=journal.session, time_ns=time_ns
+                )
+            step(best_so_far(journal, stage))
+
+
+def times_of(journal: Journal, stage: str, entrant: str) -> list[int]:
+    """All samples of an entrant in a stage, in ns."""
+    return [r["time_ns"] for r in journal.of_kind("sample") if r["stage"] == stage and r["entrant"] == entrant]
+
+
+def paired_ratios(journal: Journal, stage: str, over: str, under: str) -> list[float]:
+    """time(over) / time(under), round by round; above 1 where `under` is faster."""
+    by_round: dict[tuple[int, str], dict[str, int]] = {}
+    for record in journal.of_kind("sample"):
+        if record["stage"] == stage and record["entrant"] in (over, under):
+            by_round.setdefault((record["round"], record["session"]), {})[record["entrant"]] = record["time_ns"]
+    return [pair[over] / pair[under] for pair in by_round.values() if over in pair and under in pair]
+
+
+def speedup(journal: Journal, stage: str, baseline: str, entrant: str, confidence: float) -> Interval | None:
+    """Interval of the paired speed-up over the baseline; None without a single pair."""
+    ratios = paired_ratios(journal, stage, baseline, entrant)
+    return median_interval(ratios, confidence) if ratios else None
+
+
+def best_so_far(journal: Journal, stage: str) -> str:
+    """A few words for the progress line: the entrant with the lowest median."""
+    samples: dict[str, list[int]] = {}
+    for record in journal.of_kind("sample"):
+        if record["stage"] == stage and record["entrant"] != STACK:
+            samples.setdefault(record["entrant"], []).append(record["time_ns"])
+    if not samples:
+        return ""
+    name = min(samples, key=lambda one: median(samples[one]))
+    return f"best so far {median(samples[name]) / 1e6:.1f} ms: {name}"
+
+
+def hopeless(journal: Journal, stage: str, baseline: str, names: Sequence[str], confidence: float) -> set[str]:
+    """Entrants whose speed-up lies wholly below that of the leader: they cannot win any more."""
+    found = {name: speedup(journal, stage, baseline, name, confidence) for name in names}
+    intervals = {name: interval for name, interval in found.items() if interval is not None}
+    if not intervals:
+        return set()
+    bar = max(interval.low for interval in intervals.values())
+    return {name for name, interval in intervals.items() if interval.high < bar}

@@ -1,0 +1,78 @@
+"""Screening: rank every split by what its ops cost in isolation, before any whole program is timed.
+
+Every distinct kernel is timed once, alone on its engine; splits share most of their kernels. The makespan of each order
+over these times predicts the time of a candidate up to what engines cost each other when they run side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from overlap.devices.base import Device
+from overlap.errors import DeviceError, MemoryLimitError, ProgramError
+from overlap.search.bench import Bench
+from overlap.search.candidate import BASELINE, Candidate
+from overlap.search.journal import Journal
+from overlap.search.order import find_order, makespan_ns
+from overlap.search.progress import Progress
+from overlap.split import Split
+
+
+@dataclass(frozen=True)
+class Screened:
+    """A candidate and its predicted time in ns; `failure` says why there is none."""
+
+    candidate: Candidate
+    predicted_ns: int
+    failure: str = ""
+
+
+def screen(
+    bench: Bench, journal: Journal, splits: Sequence[Split], orders: Sequence[str], repeats: int, progress: Progress
+) -> list[Screened]:
+    """Predict every split in its best order, the baseline first; what is in the journal is not measured again."""
+    known = {record["split"]: record for record in journal.of_kind("screen")}
+    found = []
+    with progress.stage("screening splits", len(splits) + 1) as step:
+        for split in [BASELINE.split, *splits]:
+            record = known.get(str(split)) or _measure(bench, journal, split, orders, repeats)
+            found.append(Screened(Candidate(split, record["order"]), record["predicted_ns"], record["failure"]))
+            step(f"{split}: predicted {record['predicted_ns'] / 1e6:.1f} ms" if not record["failure"] else f"{split}: failed")
+    return found
+
+
+def _measure(
+    bench: Bench, journal: Journal, split: Split, orders: Sequence[str], repeats: int
+) -> dict[str, object]:
+    """Time the kernels that are new in `split` and predict its orders."""
+    try:
+        program = bench.program(split)
+        check_memory(bench.device, program.label, program.input_bytes() + program.peak_bytes())
+        fresh = bench.device.op_times(program, repeats, known=bench.kernel_ns)
+        if fresh:
+            journal.append("kernels", ns=fresh)
+            bench.kernel_ns.update(fresh)
+        times = bench.times(split)
+        names = ["program"] if split == BASELINE.split else list(orders)
+        predicted = {name: makespan_ns(program, find_order(program, name, times), times) for name in names}
+    except (DeviceError, ProgramError) as error:
+        return journal.append("screen", split=str(split), order="program", predicted_ns=0, failure=str(error))
+    best = min(predicted, key=lambda name: (predicted[name], name != "program"))
+    return journal.append("screen", split=str(split), order=best, predicted_ns=predicted[best], failure="")
+
+
+def check_memory(device: Device, label: str, need_bytes: int) -> None:
+    """Raise `MemoryLimitError` if a program cannot fit."""
+    if need_bytes > device.info.memory_bytes:
+        raise MemoryLimitError(
+            f"{label} needs {need_bytes / 2**30:.1f} GiB, the device has {device.info.memory_bytes / 2**30:.1f} GiB",
+            "a smaller bucket, fewer window_layers or a larger tensor_parallel",
+        )
+
+
+def shortlist(screened: Sequence[Screened], count: int) -> list[Candidate]:
+    """The `count` best predicted candidates, the simpler one first where predictions are equal; no baseline."""
+    able = [one for one in screened if not one.failure and one.candidate != BASELINE]
+    able.sort(key=lambda one: (one.predicted_ns, one.candidate.split.complexity, one.candidate.key))
+    return [one.candidate for one in able[:count]]

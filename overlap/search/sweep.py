@@ -1,0 +1,225 @@
+"""A sweep: screen the space, check and race a short list, re-time the finalists, keep one or none, explain it.
+
+Every step reads from the journal what an earlier session has done and measures only what is missing, so the same code
+runs a fresh sweep, goes on with a killed one, and gives the result of a finished one without measuring anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from overlap import __version__
+from overlap.analysis.bound import Bound, bound, gap
+from overlap.devices.base import Device, DeviceInfo
+from overlap.search.attribute import attribute
+from overlap.search.bench import Bench
+from overlap.search.candidate import BASELINE, Candidate, Rejected, enumerate_space
+from overlap.search.check import Checked, check, require_sound
+from overlap.search.config import SearchConfig, SpaceConfig
+from overlap.search.decide import FINAL, Verdict, decide
+from overlap.search.journal import Journal
+from overlap.search.progress import Progress
+from overlap.search.race import STACK, Entrant, hopeless, race, speedup, times_of
+from overlap.search.screen import Screened, check_memory, screen, shortlist
+from overlap.stats import Interval, median, median_interval
+from overlap.workload import Workload
+
+RACE = "race"
+# Runs that are profiled per variant; the one of median length is kept.
+PROFILES = 3
+BOUND_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is known of the baseline or the kept candidate. Times in ns; `events` is its profile."""
+
+    candidate: Candidate
+    latency: Interval
+    bound: Bound
+    peak_bytes: int
+    error: float
+    events: pl.DataFrame
+
+    @property
+    def gap(self) -> float:
+        """Time over bound, less one."""
+        return gap(self.latency.median, self.bound.time_ns)
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """All that a sweep found out. `journal` holds every record behind it."""
+
+    workload: Workload
+    device: DeviceInfo
+    verdict: Verdict
+    baseline: Variant
+    kept: Variant
+    stack: Interval | None
+    speedup_vs_stack: Interval | None
+    attribution: Mapping[str, float]
+    screened: Sequence[Screened]
+    rejected: Sequence[Rejected]
+    checked: Sequence[Checked]
+    records: Sequence[Mapping[str, object]]
+    kept_order: Sequence[str]
+    resumed: bool
+
+
+def run_sweep(
+    workload: Workload,
+    device: Device,
+    space: SpaceConfig,
+    search: SearchConfig,
+    run_dir: Path,
+    progress: Progress,
+) -> SweepResult:
+    """Sweep `workload` on `device`, keeping every sample under `run_dir`.
+
+    Raises:
+        MemoryLimitError: the baseline cannot fit.
+        RunDirError: `run_dir` cannot be used.
+    """
+    with Journal(run_dir, identity(workload, device, space, search)) as journal:
+        kernel_ns: dict[str, int] = {}
+        for record in journal.of_kind("kernels"):
+            kernel_ns.update(record["ns"])
+        bench = Bench(workload, device, kernel_ns, search.seed)
+        program = bench.program(BASELINE.split)
+        check_memory(device, program.label, program.input_bytes() + program.peak_bytes())
+        if journal.resumed:
+            progress.say(f"going on with the sweep in {run_dir}: {len(journal.records)} records are there")
+        return _Sweep(bench, journal, space, search, run_dir, progress).run()
+
+
+def identity(workload: Workload, device: Device, space: SpaceConfig, search: SearchConfig) -> dict[str, object]:
+    """What must be the same for a journal to be gone on with."""
+    return {
+        "version": __version__,
+        "workload": asdict(workload),
+        "device": {"kind": device.info.kind, "name": device.info.name, "software": dict(device.info.software)},
+        "space": asdict(space),
+        "search": asdict(search),
+    }
+
+
+class _Sweep:
+    """The steps of one sweep."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        journal: Journal,
+        space: SpaceConfig,
+        search: SearchConfig,
+        run_dir: Path,
+        progress: Progress,
+    ) -> None:
+        self._bench = bench
+        self._journal = journal
+        self._space = space
+        self._search = search
+        self._run_dir = run_dir
+        self._progress = progress
+
+    def run(self) -> SweepResult:
+        """All steps, in order."""
+        search, bench, journal, progress = self._search, self._bench, self._journal, self._progress
+        splits, rejected = enumerate_space(self._space, bench.workload)
+        screened = screen(bench, journal, splits, search.orders, search.screen_repeats, progress)
+        checked = check(bench, journal, shortlist(screened, search.race_candidates), progress)
+        require_sound(checked[0])
+        sound = [one for one in checked[1:] if not one.failure]
+        finalists = self._race(sound)
+        self._final(finalists)
+        verdict = decide(journal, finalists, search.confidence, search.margin)
+        factors = attribute(bench, journal, verdict.kept, search.attribution_rounds, search.seed, progress)
+        by_candidate = {one.candidate: one for one in checked}
+        baseline = self._variant("baseline", by_candidate[BASELINE])
+        kept = baseline if verdict.kept == BASELINE else self._variant("kept", by_candidate[verdict.kept])
+        stack = times_of(journal, FINAL, STACK)
+        return SweepResult(
+            workload=bench.workload,
+            device=bench.device.info,
+            verdict=verdict,
+            baseline=baseline,
+            kept=kept,
+            stack=median_interval(stack, search.confidence) if stack else None,
+            speedup_vs_stack=speedup(journal, FINAL, STACK, verdict.kept.key, search.confidence),
+            attribution=factors,
+            screened=screened,
+            rejected=rejected,
+            checked=checked,
+            records=journal.records,
+            kept_order=[bench.program(kept.candidate.split).ops[op].name for op in bench.order(kept.candidate)],
+            resumed=journal.resumed,
+        )
+
+    def _race(self, sound: Sequence[Checked]) -> list[Checked]:
+        """Race the short list; drop what cannot win; the finalists."""
+        search, journal = self._search, self._journal
+        names = [one.candidate.key for one in sound]
+        dropped: dict[int, set[str]] = {}
+
+        def keep(name: str, number: int) -> bool:
+            if number not in dropped:
+                dropped[number] = hopeless(journal, RACE, BASELINE.key, names, search.confidence)
+            return name not in dropped[number]
+
+        entrants = self._entrants([BASELINE, *(one.candidate for one in sound)])
+        race(journal, RACE, entrants, search.race_rounds, search.seed, self._progress, keep)
+        speeds = {name: speedup(journal, RACE, BASELINE.key, name, search.confidence) for name in names}
+        able = [one for one in sound if speeds[one.candidate.key] is not None]
+        able.sort(key=lambda one: -(speeds[one.candidate.key] or Interval(0, 0, 0, 0)).median)
+        return able[: search.finalists]
+
+    def _final(self, finalists: Sequence[Checked]) -> None:
+        """Re-time the finalists, the baseline and the stack with samples of their own."""
+        entrants = self._entrants([BASELINE, *(one.candidate for one in finalists)])
+        entrants[STACK] = lambda: self._bench.device.time_stack(self._bench.stack, 1)[0]
+        race(self._journal, FINAL, entrants, self._search.final_rounds, self._search.seed, self._progress)
+
+    def _entrants(self, candidates: Sequence[Candidate]) -> dict[str, Entrant]:
+        bench = self._bench
+        return {one.key: (lambda one=one: bench.runnable(one).time(1)[0]) for one in candidates}  # type: ignore[misc]
+
+    def _variant(self, name: str, checked: Checked) -> Variant:
+        """Profile a variant and find its bound."""
+        candidate = checked.candidate
+        times = times_of(self._journal, FINAL, candidate.key)
+        return Variant(
+            candidate=candidate,
+            latency=median_interval(times, self._search.confidence),
+            bound=self._bound(name, candidate),
+            peak_bytes=checked.peak_bytes,
+            error=checked.worst_error,
+            events=self._profile(name, candidate),
+        )
+
+    def _bound(self, name: str, candidate: Candidate) -> Bound:
+        """Bound from op times taken in isolation, anew and with more repeats than in the screening."""
+        record = next((r for r in self._journal.of_kind("bound") if r["variant"] == name), None)
+        program = self._bench.program(candidate.split)
+        if record is None:
+            fresh = self._bench.device.op_times(program, BOUND_REPEATS)
+            record = self._journal.append("bound", variant=name, ns=fresh)
+        return bound(program, record["ns"])
+
+    def _profile(self, name: str, candidate: Candidate) -> pl.DataFrame:
+        """The event table of a typical run: of three profiles the one of median length."""
+        path = self._run_dir / "traces" / f"{name}.parquet"
+        if path.exists():
+            return pl.read_parquet(path)
+        runs = [self._bench.runnable(candidate).profile() for _ in range(PROFILES)]
+        lengths = [int(run["end_ns"].max()) for run in runs]  # type: ignore[call-overload]
+        middle = runs[lengths.index(int(median(lengths)))]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        middle.write_parquet(partial)
+        partial.replace(path)
+        return middle

@@ -1,0 +1,135 @@
+"""`tuned.yaml`: per bucket the kept split, how it was measured, and against what. Schema `overlap.tuned/1`.
+
+Terms
+    entry: one bucket. A bucket where the baseline won is an entry too, with `pass_through: true`, so that a reader can
+        tell "measured and not worth it" from "never measured".
+    busy: fractions of the window of the profiled run; `both` is contained in `mme` and in `tpc`.
+Times are µs. Every entry names its evidence.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from overlap.errors import RunDirError
+from overlap.stats import Interval
+
+SCHEMA = "overlap.tuned/1"
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A median with its confidence interval."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, interval: Interval, scale: float = 1.0) -> Spread:
+        """From an interval in another unit; rounded to 6 significant digits."""
+        low, middle, high = (float(f"{value * scale:.6g}") for value in (interval.low, interval.median, interval.high))
+        return cls(median=middle, low=low, high=high)
+
+
+class Busy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Fractions of the window."""
+
+    mme: float
+    tpc: float
+    both: float
+    idle: float
+
+
+class Attribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Factors of the gain over the baseline, each timed by itself."""
+
+    work: float
+    tiling: float
+    overlap: float
+    order: float
+
+
+class Errors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Worst relative L2 error over the outputs against the fp32 reference."""
+
+    rel_l2: float
+    baseline_rel_l2: float
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One bucket."""
+
+    bucket: dict[str, Any]
+    pass_through: bool
+    split: dict[str, Any]
+    order: str
+    evidence: str
+    latency_us: Spread
+    baseline_latency_us: Spread
+    speedup: Spread
+    speedup_vs_stack: Spread | None
+    attribution: Attribution | None
+    busy: Busy
+    baseline_busy: Busy
+    bound_us: float
+    gap: float
+    error: Errors
+    peak_bytes: int
+    baseline_peak_bytes: int
+    samples: int
+    trace: str
+
+
+class TunedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the entries were measured on."""
+
+    kind: str
+    name: str
+    evidence: str
+    software: dict[str, str]
+
+
+class Tuned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    schema: str = SCHEMA
+    model: dict[str, Any]
+    tensor_parallel: int
+    window_layers: int
+    device: TunedDevice
+    entries: list[Entry]
+
+
+def save(tuned: Tuned, path: Path) -> None:
+    """Write atomically.
+
+    Raises:
+        RunDirError: the file cannot be written; one that was there before stays as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(msgspec.yaml.encode(tuned))
+        os.replace(partial, path)
+    except OSError as error:
+        raise RunDirError(f"cannot write {path}: {error.strerror}", "free the space or choose another run dir") from error
+
+
+def load(path: Path) -> Tuned:
+    """Read and check a file.
+
+    Raises:
+        RunDirError: it is not there, or not a tuned config of this schema; names the field that is wrong.
+    """
+    try:
+        tuned = msgspec.yaml.decode(path.read_bytes(), type=Tuned)
+    except OSError as error:
+        raise RunDirError(f"cannot read {path}: {error.strerror}", "give the path of a tuned.yaml") from error
+    except msgspec.DecodeError as error:
+        raise RunDirError(f"{path} is not a tuned config: {error}", "write it with `overlap sweep`") from error
+    if tuned.schema != SCHEMA:
+        raise RunDirError(f"{path} has schema {tuned.schema!r}", f"this version reads {SCHEMA}")
+    return tuned
