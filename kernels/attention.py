@@ -7,8 +7,8 @@ Terms
         implementation does. Rows of the cache that later chunks will write are then read as they are, which must be
         finite; their weight is 0.
 
-Ops of a block: `qk` (MME) → `softmax` (TPC) → `pv` (MME), and at the end of a query tile `merge` (TPC), which brings the
-rows into token order and writes them to the chunk's output buffer.
+Ops of a block: `qk` (MME) → `softmax` (TPC) → `pv` (MME), and at the end of a query tile `merge` (TPC), which
+brings the rows into token order and writes them to the chunk's output buffer.
 """
 
 from __future__ import annotations

@@ -25,10 +25,11 @@ def fused_attention(
     """
     kv_heads, group = query.shape[1], query.shape[3]
     heads = query.permute(0, 1, 3, 2, 4).flatten(1, 2)
-    result = functional.scaled_dot_product_attention(
+    result: torch.Tensor = functional.scaled_dot_product_attention(
         heads, key, value, attn_mask=bias, is_causal=causal, enable_gqa=group > 1
     )
-    return result.unflatten(1, (kv_heads, group)).permute(0, 1, 3, 2, 4).contiguous()
+    batch, tokens, head_dim = query.shape[0], query.shape[2], query.shape[4]
+    return result.view(batch, kv_heads, group, tokens, head_dim).transpose(2, 3).contiguous()
 
 
 @fused_attention.register_fake
@@ -38,7 +39,7 @@ def _(
     return query.new_empty(query.shape)
 
 
-@register_flop_formula(torch.ops.overlap.fused_attention)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.overlap.fused_attention)
 def _flops(query: tuple[int, ...], key: tuple[int, ...], *_: object, **__: object) -> int:
     """QK^T and PV over the whole rectangle, as the field counts attention."""
     batch, kv_heads, tokens, group, head_dim = query

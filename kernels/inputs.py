@@ -7,12 +7,11 @@ of the program's input roots, such as `layer0.qkv`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from overlap.workload import Workload
-
 
 # Cache rows that nobody has written hold this: finite, because a masked block may read them, and far from any value a
 # right program writes, so that a row left out shows as an error.
@@ -110,16 +109,21 @@ def assemble(workload: Workload, get: Callable[[str, TensorSpec], torch.Tensor])
     """Build `Inputs` from a function that gives each tensor by name; used for real and for meta tensors alike."""
     made = {name: get(name, spec) for name, spec in specs(workload).items()}
     window = range(workload.window_layers)
-    fields = [name for name in LayerWeights._fields]
     return Inputs(
         hidden=made["hidden"],
         cos=made["cos"],
         sin=made["sin"],
         bias=made.get("bias"),
-        layers=tuple(LayerWeights(*(made.get(f"layer{layer}.{name}") for name in fields)) for layer in window),
+        layers=tuple(_layer_weights(made, layer) for layer in window),
         key_caches=tuple(made[f"layer{layer}.key_cache"] for layer in window),
         value_caches=tuple(made[f"layer{layer}.value_cache"] for layer in window),
     )
+
+
+def _layer_weights(made: Mapping[str, torch.Tensor], layer: int) -> LayerWeights:
+    """The weights of one layer; optional ones that the model has not are None."""
+    found: dict[str, Any] = {name: made.get(f"layer{layer}.{name}") for name in LayerWeights._fields}
+    return LayerWeights(**found)
 
 
 def make(workload: Workload, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -98,7 +98,7 @@ def out_stage(x: torch.Tensor, attended: torch.Tensor, weights: LayerWeights) ->
 def mlp_stage(
     x: torch.Tensor, weights: LayerWeights, eps: float, fused: bool, into: torch.Tensor | None
 ) -> torch.Tensor:
-    """Norm, gated MLP and residual of x [B, T, H]; the last layer writes `into` the output, others return a new tensor."""
+    """Norm, gated MLP and residual of x [B, T, H]; the last layer writes `into` the output, others make a tensor."""
     with op("norm"):
         normed = rms_norm(x, weights.mlp_norm, eps)
     active = _gate_fused(normed, weights) if fused else _gate_split(normed, weights)

@@ -46,14 +46,14 @@ def _norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """x @ weight^T in fp32, a block of output rows at a time: a fp32 copy of a large model's weight may not fit."""
+    """Product x weight^T in fp32, by blocks of output rows: a fp32 copy of a large model's weight may not fit."""
     return torch.cat([x @ rows.float().T for rows in weight.split(WEIGHT_ROWS)], dim=-1)
 
 
 def _project(
     x: torch.Tensor, weights: LayerWeights, shape: ModelShape
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """q [B, heads, T, D], k and v [B, K, T, D]."""
+    """Queries [B, heads, T, D], keys and values [B, K, T, D]."""
     flat = _linear(x, weights.qkv)
     if weights.qkv_bias is not None:
         flat = flat + weights.qkv_bias.float()

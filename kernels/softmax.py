@@ -1,7 +1,7 @@
 """The arithmetic between QK^T and PV, for whole rows and for tiles of rows.
 
 Terms
-    exact: exponent and normalisation in fp32, the result rounded once, as eager attention in the field's model code does.
+    exact: exponent and normalisation in fp32, the result rounded once, as eager attention of the field's models does.
     fast: all of it in the model's dtype.
     partial: what one kv tile knows of its rows: the row maximum m and the row sum l = Σ exp(s - m), both fp32.
 

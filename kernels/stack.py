@@ -1,8 +1,8 @@
 """Drives chunks through a window of layers, stage by stage, in the order that `lag` asks for.
 
-Wavefront: at step t, chunk i does its stage t - i·lag. A causal chunk of query tokens needs the K and V of earlier chunks
-of the same layer only, and those are never behind it, so chunk 0 may be a layer ahead of chunk 1 even at batch 1. With
-`layers_per_graph`, every graph is a wavefront of its own and a fence lies between two graphs.
+Wavefront: at step t, chunk i does its stage t - i·lag. A causal chunk of query tokens needs the K and V of earlier
+chunks of the same layer only, and those are never behind it, so chunk 0 may be a layer ahead of chunk 1 even at batch
+1. With `layers_per_graph`, every graph is a wavefront of its own and a fence lies between two graphs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def run(inputs: Inputs, workload: Workload, split: Split) -> torch.Tensor:
     state = [hidden[s.batch : s.batch_end, s.query : s.query_end] for s in spans]
     flowing: dict[int, torch.Tensor] = {}
     for graph, layer, stage, chunk in schedule(workload, split):
-        with region(f"layer{layer}.chunk{chunk}.{STAGES[stage]}", phase=STAGES[stage], layer=layer, chunk=chunk, graph=graph):
+        name = STAGES[stage]
+        with region(f"layer{layer}.chunk{chunk}.{name}", phase=name, layer=layer, chunk=chunk, graph=graph):
             _stage(inputs, workload, split, stage, layer, chunk, spans[chunk], state, flowing, output)
     return output
 

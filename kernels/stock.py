@@ -1,7 +1,7 @@
 """The stack: what PyTorch itself runs for the same window, with its fused causal attention and whole tensors.
 
-No engines, no chunks, no capture. On the host it uses all cores, so that a reader sees what the machine does when nobody
-splits its cores into engines.
+No engines, no chunks, no capture. On the host it uses all cores, so that a reader sees what the machine does when
+nobody splits its cores into engines.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ def run_stock(inputs: Inputs, workload: Workload) -> torch.Tensor:
     return x
 
 
-def _attention(
-    x: torch.Tensor, inputs: Inputs, weights: LayerWeights, layer: int, workload: Workload
-) -> torch.Tensor:
+def _attention(x: torch.Tensor, inputs: Inputs, weights: LayerWeights, layer: int, workload: Workload) -> torch.Tensor:
     """Attention of all tokens [B, T, K·G·D]."""
     shape, bucket = workload.shard, workload.bucket
     batch, tokens = x.shape[0], x.shape[1]

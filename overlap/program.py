@@ -37,7 +37,7 @@ class Engine(str, Enum):
 class Slot(NamedTuple):
     """A local value of a kernel: one of its inputs, or the result of one of its steps."""
 
-    index: int
+    at: int
 
 
 class Call(NamedTuple):
@@ -196,7 +196,9 @@ class Program:
     @cached_property
     def fingerprint(self) -> str:
         """Content hash of kernels and edges: equal fingerprints mean the same work in the same program order."""
-        text = "\n".join(f"{op.name} {op.kernel.key} {before}" for op, before in zip(self.ops, self.predecessors, strict=True))
+        text = "\n".join(
+            f"{op.name} {op.kernel.key} {before}" for op, before in zip(self.ops, self.predecessors, strict=True)
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def engines(self) -> list[Engine]:
@@ -209,7 +211,7 @@ class Program:
         return sum(spec.bytes for spec in self.roots if spec.name)
 
     def peak_bytes(self, order: Iterable[int] | None = None) -> int:
-        """Peak of live bytes beside the inputs if ops ran one by one in `order`, each root freed after its last reader."""
+        """Peak of live bytes beside the inputs if ops ran one by one in `order`, roots freed after the last use."""
         sequence = list(range(len(self.ops)) if order is None else order)
         last: dict[int, int] = {}
         for position, index in enumerate(sequence):

@@ -139,7 +139,9 @@ AXES: dict[str, Axis] = {
         Axis("lag", "stages that chunk i+1 trails chunk i in program order", "plug-in class", _lag),
         Axis("head_groups", "groups of KV heads whose attention is computed apart", "plug-in class", _head_groups),
         Axis("query_tile", "query tokens of one softmax", "plug-in class or attention function", _query_tile),
-        Axis("kv_tile", "key tokens of one softmax, merged online", "sliced fused attention or plug-in class", _kv_tile),
+        Axis(
+            "kv_tile", "key tokens of one softmax, merged online", "sliced fused attention or plug-in class", _kv_tile
+        ),
         Axis(
             "masked_blocks",
             "whether blocks above the causal diagonal are computed",
@@ -183,7 +185,7 @@ def check(split: Split, workload: Workload) -> None:
 
 def canonical(split: Split, workload: Workload) -> Split:
     """The simplest split that does the same work in the same program order, so that equal candidates compare equal."""
-    batch, query = chunk_shape(split, workload)
+    _, query = chunk_shape(split, workload)
     if split.chunks == 1:
         split = replace(split, chunk_axis="query", lag=0)
     if split.query_tile == query:

@@ -31,7 +31,11 @@ def small_workload(**bucket: object) -> Workload:
 def run_program(program: Program, order: Sequence[int], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Run a program op by op in `order`; the plainest interpreter there can be."""
     roots = [
-        inputs[spec.name] if spec.name else torch.full(spec.shape, float("nan"), dtype=spec.dtype) if spec.buffer else None
+        inputs[spec.name]
+        if spec.name
+        else torch.full(spec.shape, float("nan"), dtype=spec.dtype)
+        if spec.buffer
+        else None
         for spec in program.roots
     ]
     for index in order:
@@ -45,7 +49,9 @@ def run_program(program: Program, order: Sequence[int], inputs: Mapping[str, tor
 class FakeRunnable:
     """Computes with `run_program`, times with the device's clock."""
 
-    def __init__(self, device: FakeDevice, program: Program, order: Sequence[int], inputs: Mapping, serial: bool) -> None:
+    def __init__(
+        self, device: FakeDevice, program: Program, order: Sequence[int], inputs: Mapping, serial: bool
+    ) -> None:
         check_order(program, order)
         self.device, self.program, self.order, self.serial = device, program, order, serial
         self._inputs = inputs
@@ -90,7 +96,9 @@ class FakeRunnable:
 
     def gates(self) -> dict[str, Gate]:
         """One gate, which the device can be told to fail."""
-        return {"memory": Gate(not (self.device.fails_gate and self.device.fails_gate in self.program.label), "told so")}
+        return {
+            "memory": Gate(not (self.device.fails_gate and self.device.fails_gate in self.program.label), "told so")
+        }
 
 
 class FakeDevice:
@@ -136,7 +144,9 @@ def kernel(engine: Engine, key: str) -> Kernel:
     return Kernel(key, engine, "gemm", (), 0, 0, (), (), 0, 0, 0, 0, 0)
 
 
-def program_of(edges: Sequence[Sequence[int]], engines: Sequence[Engine], graphs: Sequence[int] | None = None) -> Program:
+def program_of(
+    edges: Sequence[Sequence[int]], engines: Sequence[Engine], graphs: Sequence[int] | None = None
+) -> Program:
     """A program without code: `edges[i]` are the predecessors of op i."""
     ops = tuple(
         Op(f"op{i}", kernel(engine, f"k{i}"), (), (), (), (), 0, 0, "", graphs[i] if graphs else 0)

@@ -71,11 +71,12 @@ def test_replay_gives_the_bits_of_the_eager_code() -> None:
 
 def test_mixed_engines_are_refused() -> None:
     """No engine could run a GEMM and an exponential as one op."""
-    with Recorder() as recorder, pytest.raises(ProgramError, match=r"op both mixes matrix work \(mm\).*vector work \(exp\)"):
+    with Recorder() as recorder:
         x = recorder.input("x", (4, 4), torch.float32)
         with op("both"):
             y = (x @ x).exp()
-        recorder.finish({"y": y})
+        with pytest.raises(ProgramError, match=r"op both mixes matrix work \(mm\).*vector work \(exp\)"):
+            recorder.finish({"y": y})
 
 
 def test_work_outside_any_op_is_refused() -> None:
@@ -114,8 +115,9 @@ def test_in_place_work_is_a_write_and_orders_readers() -> None:
         with op("last"):
             z = buffer + y
         program = recorder.finish({"z": z})
-    assert program.predecessors == ((), (0,), (0, 1), (0, 1, 2)) or program.predecessors[2] == (0, 1)
-    assert [program.ops[0].reads, program.ops[0].writes] == [(1,), (0,)] or program.ops[0].writes
+    assert program.predecessors == ((), (0,), (0, 1), (0, 1, 2))
+    assert [len(one.writes) for one in program.ops] == [1, 0, 1, 0]
+    assert [len(one.reads) for one in program.ops] == [1, 1, 1, 2]
 
 
 def test_disjoint_rows_of_a_cache_are_independent() -> None:
@@ -184,7 +186,12 @@ def test_boxes_of_slices_are_exact(begin: int, length: int, head: int) -> None:
     length = min(length, 6 - begin)
     view = root[:, head : head + 1, begin : begin + length].transpose(1, 2).unflatten(-1, (2, 2))
     ref = Ref(0, (), tuple(view.shape), view.stride(), view.storage_offset(), view.dtype)
-    assert box_of(ref, RootSpec((2, 2, 6, 4), root.dtype, 0)) == ((0, 2), (head, head + 1), (begin, begin + length), (0, 4))
+    assert box_of(ref, RootSpec((2, 2, 6, 4), root.dtype, 0)) == (
+        (0, 2),
+        (head, head + 1),
+        (begin, begin + length),
+        (0, 4),
+    )
 
 
 def elements(program: Program, one: Op, positions: tuple[int, ...]) -> set[tuple[int, int]]:

@@ -1,9 +1,9 @@
 """Edges of a program: which ops must end before another may start, from the memory that their refs cover.
 
-A root that one op writes, before anybody reads it, needs no boxes: every later op that touches it depends on the writer.
-Roots that several ops write (KV caches, buffers filled piecewise) are compared box by box, so that the chunks of a
-cache stay independent. A box is exact for every view that slices, transposes or splits a contiguous root; for any other
-view it is the whole root, which only adds edges.
+A root that one op creates needs no boxes: every later op that touches it depends on its creator. Roots that several
+ops write (KV caches, buffers filled piecewise) are compared box by box, so that the chunks of a cache stay independent.
+A box is exact for every view that slices, transposes or splits a contiguous root; for any other view it is the whole
+root, which only adds edges.
 """
 
 from __future__ import annotations

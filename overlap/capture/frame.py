@@ -11,7 +11,6 @@ from overlap.capture.kernelize import ALLOCATE, OVERWRITE, OpDraft, base_name, b
 from overlap.errors import ProgramError
 from overlap.program import Call, Op, Ref, RootSpec, Slot, ViewCall
 
-
 # Views that change nothing.
 SAME = {"alias", "detach"}
 
@@ -134,7 +133,14 @@ class Frame:
             step = ViewCall(func, args[1:], position if many else -1)
             self.know(
                 output,
-                Ref(ref.root, (*ref.chain, step), tuple(output.shape), output.stride(), output.storage_offset(), output.dtype),
+                Ref(
+                    ref.root,
+                    (*ref.chain, step),
+                    tuple(output.shape),
+                    output.stride(),
+                    output.storage_offset(),
+                    output.dtype,
+                ),
             )
 
     def _record_work(
@@ -208,7 +214,16 @@ class Frame:
         kernel = build_kernel(draft, outputs, root_bytes)
         reads, writes = tuple(sorted(draft.read)), tuple(sorted(draft.written))
         return Op(
-            draft.name, kernel, tuple(draft.refs), reads, writes, outputs, draft.layer, draft.chunk, draft.phase, draft.graph
+            draft.name,
+            kernel,
+            tuple(draft.refs),
+            reads,
+            writes,
+            outputs,
+            draft.layer,
+            draft.chunk,
+            draft.phase,
+            draft.graph,
         )
 
     def stamp(self, recorded: Recorded, arguments: Sequence[Ref]) -> list[Ref]:
@@ -221,7 +236,8 @@ class Frame:
         inputs = recorded.inputs
         for op in recorded.ops:
             refs = tuple(
-                _compose(arguments[ref[0]], ref) if ref[0] < inputs else Ref(ref[0] + shift, *ref[1:]) for ref in op.refs
+                _compose(arguments[ref[0]], ref) if ref[0] < inputs else Ref(ref[0] + shift, *ref[1:])
+                for ref in op.refs
             )
             self._items.append(
                 Op(
@@ -238,7 +254,8 @@ class Frame:
                 )
             )
         return [
-            _compose(arguments[ref[0]], ref) if ref[0] < inputs else Ref(ref[0] + shift, *ref[1:]) for ref in recorded.outputs
+            _compose(arguments[ref[0]], ref) if ref[0] < inputs else Ref(ref[0] + shift, *ref[1:])
+            for ref in recorded.outputs
         ]
 
 
@@ -257,7 +274,7 @@ def _inputs_first(draft: OpDraft) -> None:
     def renumber(value: Any) -> Any:
         kind = type(value)
         if kind is Slot:
-            return Slot(place[value.index])
+            return Slot(place[value.at])
         if kind is tuple or kind is list:
             return kind([renumber(item) for item in value])
         if kind is dict:

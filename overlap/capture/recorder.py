@@ -190,7 +190,12 @@ def op(name: str) -> Any:
 
 @contextmanager
 def region(
-    name: str = "", *, phase: str | None = None, layer: int | None = None, chunk: int | None = None, graph: int | None = None
+    name: str = "",
+    *,
+    phase: str | None = None,
+    layer: int | None = None,
+    chunk: int | None = None,
+    graph: int | None = None,
 ) -> Iterator[None]:
     """Say where the ops under it lie; `name` is added to their path. Regions nest."""
     recorder = _active.get()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+
+from overlap.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -11,8 +12,19 @@ class DeviceConfig:
     """Which device, and how the host's cores are shared."""
 
     kind: str = "auto"
-    mme_threads: Optional[int] = None
-    tpc_threads: Optional[int] = None
+    mme_threads: int | None = None
+    tpc_threads: int | None = None
     pin: bool = True
     timeout_s: float = 600.0
     memory_fraction: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Refuse values that no device can work with."""
+        for name in ("mme_threads", "tpc_threads"):
+            threads = getattr(self, name)
+            if threads is not None and threads < 1:
+                raise ConfigError(f"device.{name} is {threads}", "it must be at least 1, or null for an even share")
+        if not self.timeout_s > 0:
+            raise ConfigError(f"device.timeout_s is {self.timeout_s}", "it must be positive")
+        if not 0 < self.memory_fraction <= 1:
+            raise ConfigError(f"device.memory_fraction is {self.memory_fraction}", "it must be above 0 and at most 1")

@@ -21,7 +21,7 @@ from overlap.search.bench import Bench
 from overlap.search.candidate import BASELINE, Candidate
 from overlap.search.journal import Journal
 from overlap.search.progress import Progress
-from overlap.search.race import paired_ratios, race
+from overlap.search.race import Entrant, paired_ratios, race
 from overlap.stats import median
 
 STAGE = "attribution"
@@ -43,23 +43,28 @@ def chain(kept: Candidate) -> list[Candidate]:
 def attribute(
     bench: Bench, journal: Journal, kept: Candidate, rounds: int, seed: int, progress: Progress
 ) -> Mapping[str, float]:
-    """Factor by name; `total` is baseline over kept in the same rounds. Empty if the baseline was kept."""
+    """Factor by name; `total` is baseline over kept in the same rounds.
+
+    Empty if the baseline was kept, or if a run of the chain failed (the journal says why).
+    """
     if kept == BASELINE:
         return {}
     runs = chain(kept)
-    entrants = {run.key: _timer(bench, run) for run in runs}
+    entrants = {run.key: timer(bench, run) for run in runs}
     race(journal, STAGE, entrants, rounds, seed, progress)
-    steps = zip(FACTORS, runs, runs[1:], strict=False)
+    steps = [*zip(FACTORS, runs, runs[1:], strict=False), ("total", BASELINE, kept)]
     factors = {name: _factor(journal, before, after) for name, before, after in steps}
-    return factors | {"total": _factor(journal, BASELINE, kept)}
+    return {name: factor for name, factor in factors.items() if factor} if all(factors.values()) else {}
 
 
-def _timer(bench: Bench, run: Candidate):  # type: ignore[no-untyped-def]
+def timer(bench: Bench, run: Candidate) -> Entrant:
+    """One run of a candidate, timed."""
     return lambda: bench.runnable(run).time(1)[0]
 
 
-def _factor(journal: Journal, before: Candidate, after: Candidate) -> float:
-    """Median ratio; 1 where two runs of the chain are the same run."""
+def _factor(journal: Journal, before: Candidate, after: Candidate) -> float | None:
+    """Median ratio; 1 where two runs of the chain are the same run, None where they never ran in one round."""
     if before == after:
         return 1.0
-    return median(paired_ratios(journal, STAGE, before.key, after.key))
+    ratios = paired_ratios(journal, STAGE, before.key, after.key)
+    return median(ratios) if ratios else None

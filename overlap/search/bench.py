@@ -41,7 +41,7 @@ class Bench:
         return self._programs[split]
 
     def times(self, split: Split) -> list[int]:
-        """ns per op of a split, from the kernel times known so far."""
+        """Ns per op of a split, from the kernel times known so far."""
         return op_times(self.program(split), self.kernel_ns)
 
     def order(self, candidate: Candidate) -> list[int]:

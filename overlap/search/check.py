@@ -24,7 +24,7 @@ FLOOR = 1e-6
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known of a candidate beside its speed. `errors` are relative L2 per output; `failure` names what broke."""
+    """What is known of a candidate beside its speed: relative L2 `errors` per output; `failure` names what broke."""
 
     candidate: Candidate
     errors: Mapping[str, float]
@@ -61,9 +61,7 @@ def _measure(bench: Bench, journal: Journal, candidate: Candidate) -> dict[str, 
             raise
         errors, gates, peak, failure = {}, {}, 0, str(error)
     plain = {name: value if value < float("inf") else -1.0 for name, value in errors.items()}
-    return journal.append(
-        "check", entrant=candidate.key, errors=plain, peak_bytes=peak, gates=gates, failure=failure
-    )
+    return journal.append("check", entrant=candidate.key, errors=plain, peak_bytes=peak, gates=gates, failure=failure)
 
 
 def _read(candidate: Candidate, record: Mapping[str, object]) -> Checked:
@@ -88,7 +86,9 @@ def _against(baseline: Checked, one: Checked) -> Checked:
     for name, error in one.errors.items():
         limit = max(FACTOR * baseline.errors[name], FLOOR)
         if not error <= limit:
-            failure = f"{name} is off by {error:.1e}, more than {FACTOR:g} times the baseline's {baseline.errors[name]:.1e}"
+            failure = (
+                f"{name} is off by {error:.1e}, more than {FACTOR:g} times the baseline's {baseline.errors[name]:.1e}"
+            )
     for name, gate in one.gates.items():
         if not gate.passed:
             failure = f"gate {name}: {gate.value}"
@@ -98,4 +98,6 @@ def _against(baseline: Checked, one: Checked) -> Checked:
 def require_sound(baseline: Checked) -> None:
     """Refuse to tune what does not work unsplit."""
     if not baseline.worst_error < 1.0:
-        raise OverlapError(f"the baseline itself is off by {baseline.worst_error:.1e}", "nothing can be compared with it")
+        raise OverlapError(
+            f"the baseline itself is off by {baseline.worst_error:.1e}", "nothing can be compared with it"
+        )

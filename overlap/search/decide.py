@@ -4,9 +4,10 @@
    candidate a finalist is not in them.
 2. The confidence is divided by the number of finalists (Bonferroni): with three finalists at 95 % each interval is at
    98.3 %, and the chance that any wrong one is kept stays below 5 %.
-3. A variant passes if the lower bound of its paired speed-up reaches 1 + margin and no check failed.
-4. Of those that pass, the fastest is kept, unless a simpler one cannot be told apart from it: its paired times are not
-   slower for sure, and by less than half the margin in the median.
+3. A variant passes if the lower bound of its paired speed-up reaches 1 + margin, no check failed and none of its runs
+   in the final did.
+4. Of those that pass, the fastest is kept, unless a simpler one cannot be told apart from it: its paired times are
+   not slower for sure, and by less than half the margin in the median.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from overlap.search.candidate import BASELINE, Candidate
 from overlap.search.check import Checked
 from overlap.search.journal import Journal
-from overlap.search.race import paired_ratios, speedup
+from overlap.search.race import failure_of, paired_ratios, speedup
 from overlap.stats import Interval, median_interval
 
 FINAL = "final"
@@ -42,9 +43,7 @@ class Verdict:
     reason: str
 
 
-def decide(
-    journal: Journal, finalists: Sequence[Checked], confidence: float, margin: float
-) -> Verdict:
+def decide(journal: Journal, finalists: Sequence[Checked], confidence: float, margin: float) -> Verdict:
     """Apply the rules of the module's text to the samples of the final stage."""
     each = 1.0 - (1.0 - confidence) / max(1, len(finalists))
     considered = tuple(_consider(journal, one, each, margin) for one in finalists)
@@ -61,12 +60,15 @@ def decide(
 
 def _consider(journal: Journal, one: Checked, confidence: float, margin: float) -> Considered:
     found = speedup(journal, FINAL, BASELINE.key, one.candidate.key, confidence)
+    failure = one.failure or failure_of(journal, FINAL, one.candidate.key)
     if found is None:
-        return Considered(one.candidate, Interval(0.0, 0.0, 0.0, 0), one.failure or "no complete round in the final")
-    if one.failure:
-        return Considered(one.candidate, found, one.failure)
+        return Considered(one.candidate, Interval(0.0, 0.0, 0.0, 0), failure or "no complete round in the final")
+    if failure:
+        return Considered(one.candidate, found, failure)
     if not found.low >= 1.0 + margin:
-        text = f"speed-up {found.median:.3f} [{found.low:.3f}, {found.high:.3f}] does not reach {1 + margin:.3f} for sure"
+        text = (
+            f"speed-up {found.median:.3f} [{found.low:.3f}, {found.high:.3f}] does not reach {1 + margin:.3f} for sure"
+        )
         return Considered(one.candidate, found, text)
     return Considered(one.candidate, found, "")
 

@@ -23,6 +23,8 @@ from overlap.errors import RunDirError
 
 NAME = "journal.jsonl"
 SCHEMA = "overlap.journal/1"
+# How every journal begins; tells a header that was cut off from a file that belongs to somebody else.
+START = b'{"kind": "header"'
 
 
 class Journal:
@@ -62,13 +64,21 @@ class Journal:
         record = {"kind": kind, **fields}
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
         try:
-            written = os.write(self._file, line)
-            if written != len(line):
-                raise OSError(28, os.strerror(28))
+            self._write(line)
         except OSError as error:
             raise RunDirError(f"cannot write to {self.path}: {error.strerror}", "what is there stays valid") from error
         self.records.append(record)
         return record
+
+    def _write(self, line: bytes) -> None:
+        """Write all of `line`, or leave the file as it was: half a line would spoil the next one."""
+        begin = os.fstat(self._file).st_size
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+        except BaseException:
+            os.ftruncate(self._file, begin)
+            raise
 
     def of_kind(self, kind: str) -> Iterator[dict[str, Any]]:
         """Records of one kind, oldest first."""
@@ -82,15 +92,21 @@ class Journal:
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise RunDirError(
                 f"another sweep is running in {self.path.parent}", "wait for it, or choose another hydra.run.dir"
             ) from None
+        except OSError as error:
+            raise RunDirError(
+                f"cannot lock {self.path}: {error.strerror}", "choose a hydra.run.dir on a local disk"
+            ) from error
 
     def _load(self) -> None:
         """Read what is there; cut off a last line that was never finished."""
         text = self.path.read_bytes()
         whole = text[: text.rfind(b"\n") + 1]
+        if not whole and text[: len(START)] != START[: len(text)]:
+            raise RunDirError(f"{self.path} is not a journal", "choose another hydra.run.dir")
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 record = json.loads(line)

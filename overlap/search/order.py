@@ -1,9 +1,9 @@
 """Orders: the sequence in which a program's ops enter the in-order queues.
 
 Terms
-    program order: as captured; within a tile a matrix op waits for the vector op before it, so the queues take turns.
-    list order: list scheduling by critical path. Whenever an engine is free it takes the ready op from which the longest
-        path leads to the end (Graham 1969; priorities as in HEFT's upward rank).
+    program order: as captured; in a tile a matrix op waits for the vector op before it, so the queues take turns.
+    list order: list scheduling by critical path. Whenever an engine is free it takes the ready op from which the
+        longest path leads to the end (Graham 1969; priorities as in HEFT's upward rank).
     times: ns per op, by position in the program.
 
 Contract: every order returned is topological and keeps graphs apart, so a device runs it without deadlock. Ties are
@@ -23,7 +23,7 @@ ORDERS = (PROGRAM, LIST)
 
 
 def op_times(program: Program, by_kernel: Mapping[str, int]) -> list[int]:
-    """ns per op from ns per kernel."""
+    """Ns per op from ns per kernel."""
     return [by_kernel[op.kernel.key] for op in program.ops]
 
 

@@ -5,15 +5,18 @@ Terms
     entrant: something with a name that gives one time in ns per call.
     ratio: baseline time over entrant time of the same round and session, so drift of the machine cancels.
 
+The baseline is never dropped: if it fails nothing can be compared, and its error ends the race.
 A round that a kill cut in two is completed on resume, but its halves are never paired with each other.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 
 from overlap.errors import DeviceError
+from overlap.search.candidate import BASELINE
 from overlap.search.journal import Journal
 from overlap.search.progress import Progress
 from overlap.stats import Interval, median, median_interval
@@ -48,6 +51,8 @@ def race(
                 try:
                     time_ns = entrants[name]()
                 except DeviceError as error:
+                    if name == BASELINE.key:
+                        raise
                     journal.append("failure", stage=stage, entrant=name, session=journal.session, reason=str(error))
                     failed.add(name)
                     continue
@@ -62,18 +67,26 @@ def times_of(journal: Journal, stage: str, entrant: str) -> list[int]:
     return [r["time_ns"] for r in journal.of_kind("sample") if r["stage"] == stage and r["entrant"] == entrant]
 
 
-def paired_ratios(journal: Journal, stage: str, over: str, under: str) -> list[float]:
-    """time(over) / time(under), round by round; above 1 where `under` is faster."""
+def failure_of(journal: Journal, stage: str, entrant: str) -> str:
+    """Why an entrant was dropped in a stage; empty if it never failed there."""
+    failures = (r for r in journal.of_kind("failure") if (r["stage"], r["entrant"]) == (stage, entrant))
+    return next((str(r["reason"]) for r in failures), "")
+
+
+def paired_ratios(journal: Journal, stage: str, over: str, under: str, before: float = math.inf) -> list[float]:
+    """time(over) / time(under) of every round earlier than `before`; above 1 where `under` is faster."""
     by_round: dict[tuple[int, str], dict[str, int]] = {}
     for record in journal.of_kind("sample"):
-        if record["stage"] == stage and record["entrant"] in (over, under):
+        if record["stage"] == stage and record["entrant"] in (over, under) and record["round"] < before:
             by_round.setdefault((record["round"], record["session"]), {})[record["entrant"]] = record["time_ns"]
     return [pair[over] / pair[under] for pair in by_round.values() if over in pair and under in pair]
 
 
-def speedup(journal: Journal, stage: str, baseline: str, entrant: str, confidence: float) -> Interval | None:
+def speedup(
+    journal: Journal, stage: str, baseline: str, entrant: str, confidence: float, before: float = math.inf
+) -> Interval | None:
     """Interval of the paired speed-up over the baseline; None without a single pair."""
-    ratios = paired_ratios(journal, stage, baseline, entrant)
+    ratios = paired_ratios(journal, stage, baseline, entrant, before)
     return median_interval(ratios, confidence) if ratios else None
 
 
@@ -89,9 +102,14 @@ def best_so_far(journal: Journal, stage: str) -> str:
     return f"best so far {median(samples[name]) / 1e6:.1f} ms: {name}"
 
 
-def hopeless(journal: Journal, stage: str, baseline: str, names: Sequence[str], confidence: float) -> set[str]:
-    """Entrants whose speed-up lies wholly below that of the leader: they cannot win any more."""
-    found = {name: speedup(journal, stage, baseline, name, confidence) for name in names}
+def hopeless(
+    journal: Journal, stage: str, baseline: str, names: Sequence[str], confidence: float, before: float = math.inf
+) -> set[str]:
+    """Entrants whose speed-up lies wholly below that of the leader: they cannot win any more.
+
+    Judged by the rounds earlier than `before` alone, so that a race that is gone through again drops the same ones.
+    """
+    found = {name: speedup(journal, stage, baseline, name, confidence, before) for name in names}
     intervals = {name: interval for name, interval in found.items() if interval is not None}
     if not intervals:
         return set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from overlap.devices.base import Device
 from overlap.errors import DeviceError, MemoryLimitError, ProgramError
@@ -21,10 +22,11 @@ from overlap.split import Split
 
 @dataclass(frozen=True)
 class Screened:
-    """A candidate and its predicted time in ns; `failure` says why there is none."""
+    """A candidate, its predicted time, and its peak memory in program order; `failure` says why there is none."""
 
     candidate: Candidate
     predicted_ns: int
+    peak_bytes: int = 0
     failure: str = ""
 
 
@@ -37,14 +39,13 @@ def screen(
     with progress.stage("screening splits", len(splits) + 1) as step:
         for split in [BASELINE.split, *splits]:
             record = known.get(str(split)) or _measure(bench, journal, split, orders, repeats)
-            found.append(Screened(Candidate(split, record["order"]), record["predicted_ns"], record["failure"]))
-            step(f"{split}: predicted {record['predicted_ns'] / 1e6:.1f} ms" if not record["failure"] else f"{split}: failed")
+            one = Screened(Candidate(split, record["order"]), record["predicted_ns"], record["failure"])
+            found.append(one)
+            step(f"{split}: {'failed' if one.failure else f'predicted {one.predicted_ns / 1e6:.1f} ms'}")
     return found
 
 
-def _measure(
-    bench: Bench, journal: Journal, split: Split, orders: Sequence[str], repeats: int
-) -> dict[str, object]:
+def _measure(bench: Bench, journal: Journal, split: Split, orders: Sequence[str], repeats: int) -> dict[str, Any]:
     """Time the kernels that are new in `split` and predict its orders."""
     try:
         program = bench.program(split)

@@ -6,6 +6,7 @@ runs a fresh sweep, goes on with a killed one, and gives the result of a finishe
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ import polars as pl
 from overlap import __version__
 from overlap.analysis.bound import Bound, bound, gap
 from overlap.devices.base import Device, DeviceInfo
-from overlap.search.attribute import attribute
+from overlap.files import write_atomic
+from overlap.search.attribute import attribute, timer
 from overlap.search.bench import Bench
 from overlap.search.candidate import BASELINE, Candidate, Rejected, enumerate_space
 from overlap.search.check import Checked, check, require_sound
@@ -23,7 +25,7 @@ from overlap.search.config import SearchConfig, SpaceConfig
 from overlap.search.decide import FINAL, Verdict, decide
 from overlap.search.journal import Journal
 from overlap.search.progress import Progress
-from overlap.search.race import STACK, Entrant, hopeless, race, speedup, times_of
+from overlap.search.race import STACK, Entrant, failure_of, hopeless, race, speedup, times_of
 from overlap.search.screen import Screened, check_memory, screen, shortlist
 from overlap.stats import Interval, median, median_interval
 from overlap.workload import Workload
@@ -168,15 +170,15 @@ class _Sweep:
 
         def keep(name: str, number: int) -> bool:
             if number not in dropped:
-                dropped[number] = hopeless(journal, RACE, BASELINE.key, names, search.confidence)
+                dropped[number] = hopeless(journal, RACE, BASELINE.key, names, search.confidence, number)
             return name not in dropped[number]
 
         entrants = self._entrants([BASELINE, *(one.candidate for one in sound)])
         race(journal, RACE, entrants, search.race_rounds, search.seed, self._progress, keep)
         speeds = {name: speedup(journal, RACE, BASELINE.key, name, search.confidence) for name in names}
-        able = [one for one in sound if speeds[one.candidate.key] is not None]
-        able.sort(key=lambda one: -(speeds[one.candidate.key] or Interval(0, 0, 0, 0)).median)
-        return able[: search.finalists]
+        able = [(speed.median, one) for one in sound if (speed := speeds[one.candidate.key])]
+        able.sort(key=lambda pair: -pair[0])
+        return [one for _, one in able if not failure_of(journal, RACE, one.candidate.key)][: search.finalists]
 
     def _final(self, finalists: Sequence[Checked]) -> None:
         """Re-time the finalists, the baseline and the stack with samples of their own."""
@@ -185,8 +187,7 @@ class _Sweep:
         race(self._journal, FINAL, entrants, self._search.final_rounds, self._search.seed, self._progress)
 
     def _entrants(self, candidates: Sequence[Candidate]) -> dict[str, Entrant]:
-        bench = self._bench
-        return {one.key: (lambda one=one: bench.runnable(one).time(1)[0]) for one in candidates}  # type: ignore[misc]
+        return {one.key: timer(self._bench, one) for one in candidates}
 
     def _variant(self, name: str, checked: Checked) -> Variant:
         """Profile a variant and find its bound."""
@@ -216,10 +217,9 @@ class _Sweep:
         if path.exists():
             return pl.read_parquet(path)
         runs = [self._bench.runnable(candidate).profile() for _ in range(PROFILES)]
-        lengths = [int(run["end_ns"].max()) for run in runs]  # type: ignore[call-overload]
+        lengths = [max(run["end_ns"].to_list()) for run in runs]
         middle = runs[lengths.index(int(median(lengths)))]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        middle.write_parquet(partial)
-        partial.replace(path)
+        buffer = io.BytesIO()
+        middle.write_parquet(buffer)
+        write_atomic(path, buffer.getvalue())
         return middle

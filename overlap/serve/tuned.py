@@ -9,13 +9,13 @@ Times are µs. Every entry names its evidence.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from overlap.errors import RunDirError
+from overlap.files import write_atomic
 from overlap.stats import Interval
 
 SCHEMA = "overlap.tuned/1"
@@ -110,12 +110,7 @@ def save(tuned: Tuned, path: Path) -> None:
     Raises:
         RunDirError: the file cannot be written; one that was there before stays as it was.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(msgspec.yaml.encode(tuned))
-        os.replace(partial, path)
-    except OSError as error:
-        raise RunDirError(f"cannot write {path}: {error.strerror}", "free the space or choose another run dir") from error
+    write_atomic(path, msgspec.yaml.encode(tuned))
 
 
 def load(path: Path) -> Tuned:

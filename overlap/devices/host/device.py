@@ -26,7 +26,6 @@ from overlap.errors import DeviceError, MemoryLimitError, OpFailedError
 from overlap.program import Program
 from overlap.traces.schema import EVENTS
 
-
 # Finite, because masked blocks read cache rows before they are written; far from any value of a working model.
 POISON = 100.0
 
@@ -53,7 +52,7 @@ class HostDevice:
         need = program.input_bytes() + program.peak_bytes(order)
         if need > self.info.memory_bytes:
             raise MemoryLimitError(
-                f"{program.label} needs {need / 2**30:.1f} GiB, {self.info.name} has {self.info.memory_bytes / 2**30:.1f}",
+                f"{program.label} needs {need / 2**30:.1f} GiB, there are {self.info.memory_bytes / 2**30:.1f} GiB",
                 "a smaller bucket, fewer window_layers or a larger tensor_parallel",
             )
         missing = sorted(program.inputs.keys() - inputs.keys())

@@ -60,9 +60,7 @@ def make_plan(program: Program, order: Sequence[int], serial: bool = False) -> P
     )
 
 
-def _waits(
-    program: Program, order: Sequence[int], queue_of: dict[Engine, int], serial: bool
-) -> list[tuple[int, ...]]:
+def _waits(program: Program, order: Sequence[int], queue_of: dict[Engine, int], serial: bool) -> list[tuple[int, ...]]:
     """Ops of other queues that each op waits for, pruned to those that say something new."""
     position = {op: number for number, op in enumerate(order)}
     waits: list[tuple[int, ...]] = [() for _ in program.ops]

@@ -1,4 +1,4 @@
-"""The worker threads: one per queue, each with its own intra-op thread count and, where the OS allows, its own cores."""
+"""The worker threads: one per queue, each with its own intra-op threads and, where the OS allows, its own cores."""
 
 from __future__ import annotations
 

@@ -1,0 +1,40 @@
+# `make sweep` and `make test` are all a new user needs; both make the environment on first use.
+#   make sweep ARGS="workload=llama_3_2_1b_prefill search.final_rounds=9"
+#   make test ARGS="tests/test_host.py -k deadlock"
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+# A Gaudi container brings a torch that is on no package index, and what belongs to it: build on those, pin nothing.
+GAUDI = $(shell $(PYTHON) -c 'import importlib.util as u; print(u.find_spec("habana_frameworks") and "yes" or "")')
+SITE = $(if $(GAUDI),--system-site-packages)
+PINS = $(if $(GAUDI),,--constraint constraints.txt)
+
+.PHONY: sweep profile devices test lint types clean
+sweep profile devices: $(STAMP)
+	@$(BIN)/overlap $@ $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(ARGS)
+
+# The stamp is written last, so an environment that was interrupted is made again.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "making $(VENV) (once, a minute or two)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(SITE) $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable '.[tensorboard,dev]'
+	@touch $@
+
+lint: $(STAMP) types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+# mypy wants an installed copy: the folders map to one package only once they are installed.
+types: $(STAMP)
+	@rm -rf build
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/types .
+	@cd build/types && MYPYPATH=. ../../$(BIN)/python -m mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p overlap
+
+clean:
+	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Analysis: pure functions from event tables to numbers and frames, and the figures and pages built from those."""

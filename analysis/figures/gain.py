@@ -1,0 +1,68 @@
+"""The gain: speed-ups with their intervals, and the factors that make them up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import plotly.graph_objects as go
+
+from overlap.analysis.figures.style import BASELINE, INK, KEPT, dress
+from overlap.stats import Interval
+
+
+def speedups(found: Mapping[str, Interval]) -> go.Figure:
+    """A point with an error bar per comparison; right of 1 the kept variant is faster."""
+    figure = go.Figure()
+    values = list(found.values())
+    figure.add_trace(
+        go.Scatter(
+            mode="markers",
+            y=list(found),
+            x=[one.median for one in values],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [_finite(one.high - one.median) for one in values],
+                "arrayminus": [_finite(one.median - one.low) for one in values],
+                "thickness": 2,
+                "width": 7,
+            },
+            marker={"size": 11, "color": [KEPT if one.low > 1 else BASELINE for one in values]},
+            customdata=[(one.low, one.high, one.samples) for one in values],
+            hovertemplate="%{y}: %{x:.3f}x [%{customdata[0]:.3f}, %{customdata[1]:.3f}], "
+            "%{customdata[2]} pairs<extra></extra>",
+            showlegend=False,
+        )
+    )
+    figure.add_vline(x=1.0, line={"color": INK, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title_text="speed-up of the kept variant")
+    figure.update_yaxes(autorange="reversed", type="category")
+    return dress(figure, 110 + 46 * len(found))
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
+def factors(found: Mapping[str, float]) -> go.Figure:
+    """One bar per factor, from 1; left of 1 a factor costs time."""
+    figure = go.Figure(
+        go.Bar(
+            orientation="h",
+            y=list(found),
+            base=1.0,
+            x=[value - 1.0 for value in found.values()],
+            marker={"color": [KEPT if value >= 1 else "#d55e00" for value in found.values()]},
+            text=[f"{value:.3f}x" for value in found.values()],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y}: %{text}<extra></extra>",
+        )
+    )
+    low, high = min(1.0, *found.values()), max(1.0, *found.values())
+    room = 0.18 * max(high - low, 0.05)
+    figure.add_vline(x=1.0, line={"color": INK, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title_text="factor", range=[low - room, high + room])
+    figure.update_yaxes(autorange="reversed", type="category")
+    return dress(figure, 110 + 40 * len(found))

@@ -1,0 +1,41 @@
+"""Partitions side by side: the window of each run cut by which engines were busy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import plotly.graph_objects as go
+
+from overlap.analysis.figures.style import OTHER_PART, PART_COLOURS, dress
+from overlap.analysis.partition import Partition
+
+NS_PER_MS = 1e6
+NAMES = {"MME": "MME only", "TPC": "TPC only (exposed)", "MME+TPC": "both"}
+
+
+def parts(runs: Mapping[str, Partition]) -> go.Figure:
+    """One stacked bar per run, in ms, so that both the length and the shares can be compared."""
+    figure = go.Figure()
+    titles = list(runs)
+    for key in dict.fromkeys(key for one in runs.values() for key in one.parts_ns):
+        times = [one.parts_ns.get(key, 0) for one in runs.values()]
+        if not any(times):
+            continue
+        shares = [one.fraction(time_ns) for one, time_ns in zip(runs.values(), times, strict=True)]
+        figure.add_trace(
+            go.Bar(
+                name=NAMES.get(key, key),
+                orientation="h",
+                y=titles,
+                x=[time_ns / NS_PER_MS for time_ns in times],
+                marker={"color": PART_COLOURS.get(key, OTHER_PART)},
+                text=[f"{share:.0%}" if share >= 0.04 else "" for share in shares],
+                textposition="inside",
+                insidetextanchor="middle",
+                customdata=list(zip(shares, times, strict=True)),
+                hovertemplate="%{y}: %{fullData.name} %{customdata[0]:.2%}, %{customdata[1]:,d} ns<extra></extra>",
+            )
+        )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title_text="ms")
+    return dress(figure, 150 + 44 * len(runs), barmode="stack")

@@ -1,0 +1,42 @@
+"""The fixed parts of the report page: its style sheet and its glossary."""
+
+STYLE = """
+:root { color-scheme: light; --ink: #1f2933; --muted: #66727f; --line: #e4e9ee; --accent: #009e73; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #f6f8fa; color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 24px 16px 48px; }
+h1 { font-size: 24px; margin: 0; }
+h2 { font-size: 18px; margin: 0 0 4px; }
+h3 { font-size: 15px; margin: 18px 0 4px; }
+section { background: white; border: 1px solid var(--line); border-radius: 8px; padding: 18px 20px; margin-top: 16px; }
+.muted { color: var(--muted); margin: 2px 0 8px; }
+.top { display: grid; grid-template-columns: minmax(220px, 1fr) 2fr; gap: 24px; }
+.big b { font-size: 52px; line-height: 1.1; color: var(--accent); }
+.big p { margin: 4px 0 0; color: var(--muted); }
+.words ul, section > ul { margin: 6px 0 0; padding-left: 20px; }
+.badge { margin-left: 10px; padding: 2px 9px; border-radius: 10px; font-size: 13px; vertical-align: 14px;
+  background: #e5f5f0; color: #00614a; }
+.badge.simulated { background: #fdf0d5; color: #7a4b00; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
+.pair > div { min-width: 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--line); vertical-align: top; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+table.text td { text-align: left; }
+code { display: block; overflow-x: auto; background: #f6f8fa; border-radius: 6px; padding: 8px 10px; font-size: 13px; }
+@media (max-width: 720px) { .top, .pair { grid-template-columns: 1fr; } main { padding: 12px 8px 32px; }
+  section { padding: 14px 12px; } }
+"""
+
+GLOSSARY = (
+    "<b>MME</b>: the engine for matrix products. <b>TPC</b>: the engine for everything else. Each takes its ops from an "
+    "in-order queue. <b>Baseline</b>: the same model code, unsplit, in program order, on the same two engines. "
+    "<b>Stack</b>: what a serving stack does by default on this device. <b>Both</b>: MME and TPC busy at once. "
+    "<b>Exposed TPC</b>: TPC busy while the MME is not. <b>Bound</b>: the least time any order of these ops could take, "
+    "from their times in isolation; <b>gap</b>: how far the run is above it. <b>Work</b>: masked blocks left out. "
+    "<b>Tiling</b>: smaller tensors that stay in caches. <b>Overlap</b>: both queues at once. <b>Order</b>: in which "
+    "sequence ops enter the queues. <b>Measured</b>: taken off a clock on the device named above. <b>Simulated</b>: "
+    "computed by a named model."
+)

@@ -1,0 +1,130 @@
+"""Where the time went: the window cut into the sets of engines that were busy together, in exact int64 ns.
+
+Terms
+    busy of an engine: the union of its lanes' intervals inside the window.
+    both: MME and TPC busy at once, whatever else is. exposed TPC: TPC busy while MME is not; exposed MME likewise.
+    part: the time during which exactly one set of engines was busy; its key joins the engines by `+`, the empty set
+        is `idle`.
+
+Contract: the parts of a partition sum to its window exactly; every other number here is a sum of parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import polars as pl
+
+from overlap.traces.sweep import Window, active_steps, engines_of, window_of
+
+IDLE = "idle"
+
+
+def part_key(engines: Iterable[str]) -> str:
+    """Key of the part in which exactly `engines` are busy: `MME+TPC`, or `idle`."""
+    return "+".join(engines) or IDLE
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A window and its parts: `parts_ns` maps each set of engines (see `part_key`) to the ns it alone was busy."""
+
+    start_ns: int
+    end_ns: int
+    parts_ns: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        """Conservation: the parts fill the window, no more and no less."""
+        total = sum(self.parts_ns.values())
+        assert total == self.window_ns, f"parts sum to {total} ns in a window of {self.window_ns} ns"
+
+    @property
+    def window_ns(self) -> int:
+        """Length of the window."""
+        return self.end_ns - self.start_ns
+
+    def busy_ns(self, engine: str) -> int:
+        """Time during which at least one lane of `engine` was busy; 0 for an engine without rows."""
+        return self._where(lambda busy: engine in busy)
+
+    @property
+    def both_ns(self) -> int:
+        """Time during which MME and TPC were busy at once."""
+        return self._where(lambda busy: "MME" in busy and "TPC" in busy)
+
+    @property
+    def exposed_mme_ns(self) -> int:
+        """Time during which MME was busy and TPC was not."""
+        return self._where(lambda busy: "MME" in busy and "TPC" not in busy)
+
+    @property
+    def exposed_tpc_ns(self) -> int:
+        """Time during which TPC was busy and MME was not."""
+        return self._where(lambda busy: "TPC" in busy and "MME" not in busy)
+
+    @property
+    def idle_ns(self) -> int:
+        """Time during which no engine was busy."""
+        return self.parts_ns.get(IDLE, 0)
+
+    def fraction(self, time_ns: int) -> float:
+        """`time_ns` as a fraction of the window; 0 in a window of length zero."""
+        return time_ns / self.window_ns if self.window_ns else 0.0
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The parts as fractions of the window."""
+        return {key: self.fraction(time_ns) for key, time_ns in self.parts_ns.items()}
+
+    @property
+    def busy(self) -> dict[str, float]:
+        """Fractions of the window under the names of `tuned.yaml`: mme, tpc, both, idle."""
+        times = {"mme": self.busy_ns("MME"), "tpc": self.busy_ns("TPC"), "both": self.both_ns, "idle": self.idle_ns}
+        return {name: self.fraction(time_ns) for name, time_ns in times.items()}
+
+    def _where(self, chosen: Callable[[list[str]], bool]) -> int:
+        return sum(time_ns for key, time_ns in self.parts_ns.items() if chosen(key.split("+")))
+
+
+def partition(events: pl.DataFrame, window: Window | None = None) -> Partition:
+    """Cut a window by the engines that were busy.
+
+    Args:
+        events: an event table (`overlap.traces.schema`).
+        window: (start_ns, end_ns), rows are clipped to it; from the first start to the last end where it is None.
+
+    Returns:
+        Parts for every set of the engines that have rows, in a fixed order, zeros included.
+
+    Raises:
+        ValueError: for an unknown engine or a window that ends before it starts.
+    """
+    start, end = window_of(events) if window is None else window
+    if end < start:
+        raise ValueError(f"window of {start}..{end} ns ends before it starts")
+    engines = engines_of(events)
+    mask = pl.sum_horizontal(pl.lit(0), *((pl.col(engine) > 0) * (1 << i) for i, engine in enumerate(engines)))
+    spans = (
+        active_steps(events, (start, end))
+        .select(mask.alias("mask"), (pl.col("time_ns").shift(-1) - pl.col("time_ns")).fill_null(0).alias("ns"))
+        .group_by("mask")
+        .agg(pl.col("ns").sum())
+    )
+    by_mask = dict(spans.iter_rows())
+    parts = {_key_of(bits, engines): by_mask.get(_mask_of(bits), 0) for bits in _subsets(len(engines))}
+    return Partition(start, end, parts)
+
+
+def _subsets(count: int) -> list[tuple[bool, ...]]:
+    """All sets of `count` engines: singles first, then pairs and so on, the empty set last."""
+    return sorted(product((True, False), repeat=count), key=lambda bits: sum(bits) or count + 1)
+
+
+def _key_of(bits: tuple[bool, ...], engines: list[str]) -> str:
+    return part_key(engine for engine, chosen in zip(engines, bits, strict=True) if chosen)
+
+
+def _mask_of(bits: tuple[bool, ...]) -> int:
+    return sum(1 << i for i, chosen in enumerate(bits) if chosen)

@@ -1,0 +1,149 @@
+"""The report of a sweep: one HTML file that opens without a network and explains itself.
+
+`ReportData` is all it needs; the page's frame is in `page.py`, the figures come from `figures/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+import plotly.graph_objects as go
+import plotly.io
+import polars as pl
+from plotly.offline import get_plotlyjs
+
+from overlap.analysis.figures.candidates import candidates
+from overlap.analysis.figures.gain import factors, speedups
+from overlap.analysis.figures.lanes import lanes
+from overlap.analysis.figures.parts import parts
+from overlap.analysis.page import GLOSSARY, STYLE
+from overlap.analysis.partition import partition
+from overlap.files import write_atomic
+from overlap.stats import Interval
+
+KEPT_BASELINE = "No split was faster for sure; the baseline stays."
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What the page shows. `runs` are event tables, the baseline first; without a kept variant it is the only one.
+
+    `candidates` is the frame that `figures.candidates` takes; `numbers` rows of (name, baseline, kept) as text;
+    `method` sentences on how it was measured.
+    """
+
+    title: str
+    evidence: str
+    device: str
+    created: str
+    command: str
+    runs: Mapping[str, pl.DataFrame]
+    speedup: Interval | None
+    speedup_vs_stack: Interval | None
+    attribution: Mapping[str, float]
+    kept_in_words: Sequence[str]
+    numbers: Sequence[tuple[str, str, str]]
+    candidates: pl.DataFrame
+    method: Sequence[str]
+    software: Mapping[str, str] = field(default_factory=dict)
+    reasons: Sequence[tuple[str, str]] = ()
+
+
+def write_report(data: ReportData, path: Path) -> None:
+    """Write the page, atomically; raises `RunDirError` where that is impossible."""
+    write_atomic(path, page(data).encode())
+
+
+def page(data: ReportData) -> str:
+    """The page as text."""
+    sections = [
+        _headline(data),
+        _section("What each engine did", figure_html(lanes(data.runs)), "Hover over an op for its name and time."),
+        _section("Where the time went", figure_html(parts({name: partition(run) for name, run in data.runs.items()}))),
+        _gain(data),
+        _section("All candidates", figure_html(candidates(data.candidates)), _candidates_note(data)),
+        _section("Numbers", _numbers(data)),
+        _section("How it was measured", _method(data)),
+    ]
+    body = "\n".join(section for section in sections if section)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>overlap: {escape(data.title)}</title><style>{STYLE}</style>"
+        f"<script>{get_plotlyjs()}</script></head><body><main>{body}</main></body></html>"
+    )
+
+
+def figure_html(figure: go.Figure) -> str:
+    """A figure as a `div`; plotly.js is on the page once."""
+    return str(
+        plotly.io.to_html(
+            figure, include_plotlyjs=False, full_html=False, config={"displaylogo": False, "responsive": True}
+        )
+    )
+
+
+def _headline(data: ReportData) -> str:
+    badge = f'<span class="badge {escape(data.evidence)}">{escape(data.evidence)}</span>'
+    if data.speedup is None:
+        figure, below = "1.00×", KEPT_BASELINE
+    else:
+        figure = f"{data.speedup.median:.2f}×"
+        below = f"faster than the unsplit baseline, between {data.speedup.low:.3f} and {data.speedup.high:.3f}"
+    words = "".join(f"<li>{escape(sentence)}</li>" for sentence in data.kept_in_words)
+    return (
+        f"<header><h1>{escape(data.title)}</h1><p class='muted'>{escape(data.device)}</p></header>"
+        f'<section class="top"><div class="big"><b>{figure}</b>{badge}<p>{escape(below)}</p></div>'
+        f'<div class="words"><h2>The kept split</h2><ul>{words}</ul></div></section>'
+    )
+
+
+def _section(title: str, content: str, note: str = "") -> str:
+    extra = f'<p class="muted">{escape(note)}</p>' if note else ""
+    return f"<section><h2>{escape(title)}</h2>{extra}{content}</section>"
+
+
+def _gain(data: ReportData) -> str:
+    """Speed-ups and factors; nothing if there is nothing to show."""
+    found = {"over the baseline": data.speedup, "over the stack": data.speedup_vs_stack}
+    known = {name: interval for name, interval in found.items() if interval is not None}
+    if not known:
+        return ""
+    blocks = [f"<div>{figure_html(speedups(known))}</div>"]
+    if data.attribution:
+        shown = {name: value for name, value in data.attribution.items() if name != "total"}
+        blocks.append(f"<div>{figure_html(factors(shown))}</div>")
+    note = "Left: with confidence intervals. Right: what the gain over the baseline is made of, each factor timed."
+    return _section("The gain", f'<div class="pair">{"".join(blocks)}</div>', note if data.attribution else "")
+
+
+def _candidates_note(data: ReportData) -> str:
+    timed = data.candidates.filter(pl.col("stage") != "screen").height
+    predicted = data.candidates.height - timed
+    return f"{timed} were timed as a whole; {predicted} only predicted from the times of their ops in isolation."
+
+
+def _numbers(data: ReportData) -> str:
+    kept = len(data.runs) > 1
+    head = "<tr><th></th><th>baseline</th>" + ("<th>kept</th>" if kept else "") + "</tr>"
+    rows = [
+        f"<tr><td>{escape(name)}</td><td>{escape(before)}</td>" + (f"<td>{escape(after)}</td>" if kept else "") + "</tr>"
+        for name, before, after in data.numbers
+    ]
+    table = f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+    if not data.reasons:
+        return table
+    why = "".join(f"<tr><td>{escape(name)}</td><td>{escape(reason)}</td></tr>" for name, reason in data.reasons)
+    return f'{table}<h3>Finalists</h3><div class="scroll"><table class="text">{why}</table></div>'
+
+
+def _method(data: ReportData) -> str:
+    method = "".join(f"<li>{escape(sentence)}</li>" for sentence in data.method)
+    software = ", ".join(f"{escape(name)} {escape(version)}" for name, version in data.software.items())
+    return (
+        f"<ul>{method}</ul><p><code>{escape(data.command)}</code></p>"
+        f'<p class="muted">{escape(data.created)}; {software}</p><h3>Words</h3><p>{GLOSSARY}</p>'
+    )

@@ -1,0 +1,1 @@
+"""Config values, found by Hydra as `pkg://overlap.conf`. The schemas stand beside the code that they configure."""

@@ -1,0 +1,186 @@
+"""Run a command through Hydra: compose, give it its run directory, and keep what went wrong.
+
+Terms
+    job: one run of a command; a multirun has several. A job that fails does not stop the others.
+    mistake: an error that is the user's to fix (`OverlapError`); everything else is a defect and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
+
+from overlap.app.explain import explain
+from overlap.app.naming import register_resolvers
+from overlap.commands import Command
+from overlap.config import ROOTS, schema
+from overlap.errors import ConfigError, OverlapError, RunDirError
+
+log = logging.getLogger("overlap")
+
+# What an operating system says when a place cannot be written; anything else is a defect.
+UNWRITABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
+
+
+class Interrupted(Exception):  # Not an error, hence the name.
+    """Ctrl-C in a job; carries how to go on."""
+
+
+@dataclass
+class Outcome:
+    """What the jobs of one call came to."""
+
+    mistakes: list[OverlapError] = field(default_factory=list)
+    resume: str = ""
+    defect: bool = False
+
+
+def launch(command: Command, arguments: Sequence[str]) -> int:
+    """Run `command` with Hydra's `arguments`; the exit code.
+
+    Raises:
+        OverlapError: the arguments cannot be composed, or the run directory cannot be used.
+        Interrupted: Ctrl-C; the message says how to go on.
+    """
+    overrides = check_flags(arguments)
+    register()
+    outcome = Outcome()
+    run = import_module(command.module).run
+
+    @hydra.main(version_base="1.3", config_path="pkg://overlap.conf", config_name=command.name)
+    def task(config: Any) -> OverlapError | None:
+        return _job(run, config, outcome)
+
+    try:
+        with _as_hydra_expects(command, arguments):
+            task()
+    except KeyboardInterrupt as error:
+        raise Interrupted(outcome.resume) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(command, overrides, error) from error
+    except SystemExit as stop:
+        # Hydra has printed one line itself.
+        return 2 if stop.code else 0
+    except Exception as error:
+        # Outside a job all that is left to fail is making the run directory.
+        unwritable = None if outcome.defect else as_unwritable(error, {*UNWRITABLE, errno.ENOENT})
+        if unwritable is None:
+            raise
+        raise unwritable from error
+    return 2 if outcome.mistakes else 0
+
+
+def register() -> None:
+    """Tell Hydra the schemas and resolvers that `conf/` refers to."""
+    register_resolvers()
+    for name, root in ROOTS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema(root), provider="overlap")
+
+
+def check_flags(arguments: Sequence[str]) -> list[str]:
+    """The overrides among `arguments`.
+
+    Raises:
+        ConfigError: a flag that Hydra does not have.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> None:
+        raise ConfigError(message, "overrides are key=value; --help lists the flags")
+
+    parser.error = refuse  # type: ignore[assignment,method-assign]
+    return list(parser.parse_args(list(arguments)).overrides)
+
+
+def report(mistake: OverlapError) -> None:
+    """One line on stderr."""
+    print(f"overlap: {' '.join(str(mistake).split())}", file=sys.stderr)
+
+
+def as_unwritable(error: BaseException | None, signs: Collection[int] = frozenset(UNWRITABLE)) -> RunDirError | None:
+    """A `RunDirError` if `error`, or what caused it, is the refusal of a place to be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in signs:
+            place = error.filename or "the run directory"
+            return RunDirError(f"cannot write {place}: {error.strerror}", "choose a place with hydra.run.dir=<dir>")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _job(run: Callable[[Any, Path], None], config: Any, outcome: Outcome) -> OverlapError | None:
+    """One job; its mistake, if any, is reported, kept and returned, so that the next job runs."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    log.info("%s in %s", HydraConfig.get().job.name, run_dir)
+    try:
+        run(config, run_dir)
+    except KeyboardInterrupt:
+        outcome.resume = _how_to_resume(run_dir)
+        log.warning("interrupted")
+        raise
+    except Exception as error:
+        mistake = _as_mistake(error)
+        if mistake is None:
+            log.exception("failed")
+            outcome.defect = True
+            raise
+        log.error("%s", mistake)
+        report(mistake)
+        outcome.mistakes.append(mistake)
+        return mistake
+    return None
+
+
+def _as_mistake(error: Exception) -> OverlapError | None:
+    if isinstance(error, OverlapError):
+        return error
+    if isinstance(error, OmegaConfBaseException):
+        return ConfigError(str(error).splitlines()[0])
+    return as_unwritable(error)
+
+
+def _how_to_resume(run_dir: Path) -> str:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return f"what was measured is in {run_dir}; run the same command again to resume"
+    return f"what was measured is kept; run again with hydra.run.dir={os.path.relpath(run_dir)} to resume"
+
+
+@contextmanager
+def _as_hydra_expects(command: Command, arguments: Sequence[str]) -> Iterator[None]:
+    """Hydra reads `sys.argv`, and hands exceptions on, instead of printing and exiting, if told by the environment."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [f"overlap {command.name}", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full

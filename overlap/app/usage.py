@@ -1,0 +1,121 @@
+"""Help texts. Options and values are read from `conf/`, names from the dataclasses, so help cannot go stale."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
+from importlib.resources import files
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from overlap.commands import COMMANDS, Command
+from overlap.config import ROOTS
+from overlap.workload import Bucket
+
+WIDTH = 110
+FLAGS = (
+    ("-m, --multirun", "run once per combination of comma-separated values"),
+    ("--cfg job", "print the composed config and stop"),
+    ("--info defaults", "print which config files are composed"),
+    ("--config-dir DIR", "look for option files in DIR too (DIR/workload/mine.yaml)"),
+    ("hydra.run.dir=DIR", "write to DIR; a sweep that was cut short there goes on"),
+    ("--hydra-help", "all flags of Hydra"),
+)
+
+
+def program_help() -> str:
+    """`overlap --help`."""
+    rows = [(command.name, command.summary) for command in COMMANDS.values()]
+    return "\n".join(
+        (
+            "overlap: keep both engines of an accelerator busy by splitting attention, and prove it",
+            "",
+            "usage: overlap <command> [key=value ...] [flags]",
+            "",
+            "commands",
+            *_rows(rows),
+            "",
+            "overlap <command> --help shows what can be set; overlap --version the version.",
+        )
+    )
+
+
+def command_help(command: Command) -> str:
+    """`overlap <command> --help`."""
+    head = [f"overlap {command.name}: {command.summary}", ""]
+    if not command.groups:
+        return "\n".join([*head, f"usage: overlap {command.name}"])
+    groups = [(group, _options(command, group)) for group in command.groups]
+    sections = (
+        ("option groups (group=option)", groups),
+        ("values (key=value), with their defaults", list(_values(command.name))),
+        ("flags", list(FLAGS)),
+    )
+    lines = [*head, f"usage: overlap {command.name} [key=value ...] [flags]"]
+    for title, rows in sections:
+        lines += ["", title, *_rows(rows)]
+    return "\n".join([*lines, "", "examples", *(f"  {example}" for example in command.examples)])
+
+
+def group_options(group: str) -> list[str]:
+    """Names of the options of a group, as their files in `conf/` say."""
+    folder = files("overlap.conf").joinpath(group)
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def _options(command: Command, group: str) -> str:
+    chosen = _chosen(command.name, group)
+    return ", ".join(group_options(group)) + (f" (default {chosen})" if chosen else "")
+
+
+def _chosen(name: str, group: str) -> str:
+    """The option of `group` that the root config of command `name` starts from."""
+    entries = _yaml(f"{name}.yaml")["defaults"]
+    return next((str(one[group]) for one in entries if isinstance(one, Mapping) and group in one), "")
+
+
+def _yaml(*parts: str) -> dict[str, Any]:
+    content = OmegaConf.create(files("overlap.conf").joinpath(*parts).read_text(encoding="utf-8"))
+    return {str(key): value for key, value in content.items()} if isinstance(content, DictConfig) else {}
+
+
+def _values(name: str) -> Iterator[tuple[str, str]]:
+    roots = fields(ROOTS[name])
+    for root in roots:
+        if root.name == "workload":
+            yield (
+                "workload.bucket",
+                _shown(Bucket, _yaml("bucket", f"{_chosen(name, root.name).rpartition('_')[2]}.yaml")),
+            )
+            yield "workload", "config_json (a Hugging Face config.json), model.<field>, tensor_parallel, window_layers"
+        elif root.default_factory is not MISSING:
+            option = _chosen(name, root.name)
+            yield root.name, _shown(root.default_factory, _yaml(root.name, f"{option}.yaml") if option else {})
+        else:
+            yield root.name, _text(_yaml(f"{name}.yaml").get(root.name, root.default))
+
+
+def _shown(cls: Any, values: Mapping[str, Any]) -> str:
+    """Fields of `cls` with what they start from: the value of the YAML file, else the default of the dataclass."""
+    return ", ".join(
+        one.name
+        if one.default_factory is not MISSING
+        else f"{one.name}={_text(values.get(one.name, None if one.default is MISSING else one.default))}"
+        for one in fields(cls)
+    )
+
+
+def _text(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _rows(rows: list[tuple[str, str]]) -> list[str]:
+    indent = 4 + max(len(name) for name, _ in rows)
+    lines = []
+    for name, text in rows:
+        filled = textwrap.wrap(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False) or [""]
+        lines.append(f"  {name:<{indent - 4}}  {filled[0]}")
+        lines += [f"{'':<{indent}}{line}" for line in filled[1:]]
+    return lines

@@ -1,0 +1,91 @@
+"""The command line: `overlap <command> [overrides]`.
+
+Contract: exit code 0 when everything that was asked for was done, 2 and one line on stderr when the user has to change
+something, 130 after Ctrl-C. Whatever shows a traceback is a defect of the program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from overlap import __version__
+from overlap.app.usage import command_help, program_help
+from overlap.commands import COMMANDS, Command
+from overlap.errors import ConfigError, OverlapError
+
+HELP = ("-h", "--help")
+# What a shell reports for a process that was ended by SIGPIPE or SIGINT.
+BROKEN_PIPE, INTERRUPTED = 141, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line on `argv` (default: this process's arguments); the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except OverlapError as error:
+        _say(f"overlap: {' '.join(str(error).split())}")
+        return 2
+    except KeyboardInterrupt:
+        _say("overlap: interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output is gone; the flush at exit must not complain about it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in HELP:
+        print(program_help())
+        return 0
+    if arguments[0] == "--version":
+        print(f"overlap {__version__}")
+        return 0
+    command = _command(arguments[0])
+    rest = arguments[1:]
+    if any(flag in rest for flag in HELP):
+        print(command_help(command))
+        return 0
+    return _with_hydra(command, rest) if command.groups else _plain(command, rest)
+
+
+def _command(name: str) -> Command:
+    if name in COMMANDS:
+        return COMMANDS[name]
+    from overlap.app.similar import did_you_mean
+
+    hint = did_you_mean(name, list(COMMANDS))
+    if "=" in name:
+        hint = f"a command comes first: overlap <{'|'.join(COMMANDS)}> {name}"
+    raise ConfigError(f"there is no command {name!r}", hint)
+
+
+def _plain(command: Command, rest: list[str]) -> int:
+    if rest:
+        raise ConfigError(f"{command.name} takes no arguments, not {rest[0]!r}", f"overlap {command.name}")
+    import_module(command.module).run()
+    return 0
+
+
+def _with_hydra(command: Command, rest: list[str]) -> int:
+    from overlap.devices.host.memory import pool_memory
+
+    # Before anything is imported that starts threads: a thread keeps the memory arena it began with.
+    pool_memory()
+    from overlap.app.launch import Interrupted, launch
+
+    try:
+        return launch(command, rest)
+    except Interrupted as stop:
+        _say(f"overlap: interrupted{'; ' if str(stop) else ''}{stop}")
+        return INTERRUPTED
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

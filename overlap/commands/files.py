@@ -1,0 +1,177 @@
+"""The files of a sweep, written from its result: what other programs read, and what people look at.
+
+Every file is written beside its place and moved into it, so that a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from overlap.analysis.partition import Partition, partition
+from overlap.files import write_atomic
+from overlap.search.candidate import BASELINE
+from overlap.search.decide import FINAL
+from overlap.search.sweep import SweepResult, Variant
+from overlap.serve.tuned import SCHEMA, Attribution, Busy, Entry, Errors, Spread, Tuned, TunedDevice, save
+
+NS_PER_US = 1e-3
+
+
+def write_trials(result: SweepResult, path: Path) -> None:
+    """Every sample, and every candidate that was rejected, dropped or failed, one row each."""
+    rows = [*_sample_rows(result), *_other_rows(result)]
+    schema = {
+        "stage": pl.String,
+        "round": pl.Int64,
+        "session": pl.String,
+        "candidate": pl.String,
+        "time_ns": pl.Int64,
+        "reason": pl.String,
+        "evidence": pl.String,
+    }
+    buffer = io.BytesIO()
+    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def _sample_rows(result: SweepResult) -> list[dict[str, Any]]:
+    return [
+        {
+            "stage": record["stage"],
+            "round": record["round"],
+            "session": record["session"],
+            "candidate": record["entrant"],
+            "time_ns": record["time_ns"],
+            "evidence": result.device.evidence,
+        }
+        for record in result.records
+        if record["kind"] == "sample"
+    ]
+
+
+def _other_rows(result: SweepResult) -> list[dict[str, Any]]:
+    """Candidates without a sample: against the rules, failed in a stage, or predicted only (time from the model)."""
+    rows: list[dict[str, Any]] = [
+        {"stage": "rules", "candidate": str(one.split), "reason": one.reason} for one in result.rejected
+    ]
+    for screened in result.screened:
+        reason = screened.failure or "predicted from isolated op times"
+        row = {"stage": "screen", "candidate": screened.candidate.key, "time_ns": screened.predicted_ns or None}
+        rows.append(row | {"reason": reason, "evidence": "predicted"})
+    rows += [{"stage": "check", "candidate": c.candidate.key, "reason": c.failure} for c in result.checked if c.failure]
+    rows += [
+        {"stage": r["stage"], "candidate": r["entrant"], "session": r["session"], "reason": r["reason"]}
+        for r in result.records
+        if r["kind"] == "failure"
+    ]
+    return rows
+
+
+def build_tuned(result: SweepResult) -> Tuned:
+    """The tuned config of one bucket."""
+    device = result.device
+    return Tuned(
+        schema=SCHEMA,
+        model=asdict(result.workload.model),
+        tensor_parallel=result.workload.tensor_parallel,
+        window_layers=result.workload.window_layers,
+        device=TunedDevice(
+            kind=device.kind, name=device.name, evidence=device.evidence, software=dict(device.software)
+        ),
+        entries=[_entry(result)],
+    )
+
+
+def _entry(result: SweepResult) -> Entry:
+    kept, baseline = result.kept, result.baseline
+    factors = {name: float(f"{value:.6g}") for name, value in result.attribution.items() if name != "total"}
+    return Entry(
+        bucket=asdict(result.workload.bucket),
+        pass_through=kept.candidate == BASELINE,
+        split=kept.candidate.split.as_dict(),
+        order=kept.candidate.order,
+        evidence=result.device.evidence,
+        latency_us=Spread.of(kept.latency, NS_PER_US),
+        baseline_latency_us=Spread.of(baseline.latency, NS_PER_US),
+        speedup=Spread.of(result.verdict.speedup),
+        speedup_vs_stack=Spread.of(result.speedup_vs_stack) if result.speedup_vs_stack else None,
+        attribution=Attribution(**factors) if factors else None,
+        busy=_busy(partition(kept.events)),
+        baseline_busy=_busy(partition(baseline.events)),
+        bound_us=round(kept.bound.time_ns * NS_PER_US, 3),
+        gap=float(f"{kept.gap:.6g}"),
+        error=Errors(rel_l2=float(f"{kept.error:.6g}"), baseline_rel_l2=float(f"{baseline.error:.6g}")),
+        peak_bytes=kept.peak_bytes,
+        baseline_peak_bytes=baseline.peak_bytes,
+        samples=kept.latency.samples,
+        trace=f"traces/{trace_name(kept, baseline)}.pt.trace.json.gz",
+    )
+
+
+def trace_name(variant: Variant, baseline: Variant) -> str:
+    """`baseline` or `kept`."""
+    return "baseline" if variant is baseline else "kept"
+
+
+def _busy(found: Partition) -> Busy:
+    return Busy(**{name: round(share, 6) for name, share in found.busy.items()})
+
+
+def write_profile(result: SweepResult, path: Path) -> None:
+    """`profile.json`: partitions, bounds and samples of baseline and kept variant, and the kept order by op name."""
+    content = {
+        "evidence": result.device.evidence,
+        "device": asdict(result.device),
+        "workload": asdict(result.workload),
+        "variants": {name: _variant(result, one) for name, one in variants(result).items()},
+        "kept_order": list(result.kept_order),
+    }
+    write_atomic(path, json.dumps(content, indent=1).encode())
+
+
+def variants(result: SweepResult) -> dict[str, Variant]:
+    """The baseline, and the kept variant where there is one."""
+    if result.kept is result.baseline:
+        return {"baseline": result.baseline}
+    return {"baseline": result.baseline, "kept": result.kept}
+
+
+def _variant(result: SweepResult, one: Variant) -> Mapping[str, Any]:
+    found = partition(one.events)
+    return {
+        "split": one.candidate.split.as_dict(),
+        "order": one.candidate.order,
+        "latency_ns": asdict(one.latency),
+        "samples_ns": samples_ns(result, one.candidate.key),
+        "bound_ns": one.bound.time_ns,
+        "bound_limit": one.bound.limit,
+        "work_ns": dict(one.bound.work_ns),
+        "critical_path_ns": one.bound.critical_path_ns,
+        "gap": one.gap,
+        "window_ns": found.window_ns,
+        "partition_ns": dict(found.parts_ns),
+        "busy": found.busy,
+        "peak_bytes": one.peak_bytes,
+        "rel_l2": one.error,
+    }
+
+
+def samples_ns(result: SweepResult, key: str, stage: str = FINAL) -> Sequence[int]:
+    """Samples of a candidate in a stage."""
+    return [
+        int(str(record["time_ns"]))
+        for record in result.records
+        if record["kind"] == "sample" and record["stage"] == stage and record["entrant"] == key
+    ]
+
+
+def write_tuned(result: SweepResult, path: Path) -> None:
+    """`tuned.yaml`."""
+    save(build_tuned(result), path)

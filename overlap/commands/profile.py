@@ -1,0 +1,28 @@
+"""`overlap profile`: measure how busy the engines are for one split in one order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from overlap.config import ProfileRoot, from_config
+from overlap.presets import build_workload
+
+
+def run(config: Any, run_dir: Path) -> None:
+    """Profile as `config` says, writing to `run_dir`."""
+    root = from_config(ProfileRoot, config)
+    workload = build_workload(root.workload)
+
+    # Late, so that a mistake in the config is answered before torch is loaded.
+    from contextlib import closing
+
+    from rich.console import Console
+
+    from overlap.commands.tables import profile_tables
+    from overlap.devices.registry import open_device
+    from overlap.search.profile import run_profile
+
+    with closing(open_device(root.device)) as device:
+        result = run_profile(workload, root.split, root.order, device, root.repeats, root.seed)
+    Console().print(*profile_tables(result), sep="\n")

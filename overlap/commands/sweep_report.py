@@ -1,0 +1,151 @@
+"""From a sweep's result to what its report page and TensorBoard show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+import polars as pl
+
+from overlap.analysis.partition import partition
+from overlap.analysis.report import ReportData
+from overlap.analysis.words import order_in_words, split_in_words
+from overlap.commands.files import samples_ns, variants
+from overlap.commands.tables import SHARES, milliseconds
+from overlap.search.candidate import BASELINE
+from overlap.search.decide import FINAL
+from overlap.search.sweep import RACE, SweepResult, Variant
+from overlap.stats import median, median_interval
+from overlap.traces.scalars import ScalarRow
+
+NS_PER_MS, NS_PER_US = 1e6, 1e3
+
+
+def report_data(result: SweepResult, command: str) -> ReportData:
+    """All that the page needs."""
+    kept_any = result.verdict.kept != BASELINE
+    words = split_in_words(result.kept.candidate.split, result.workload)
+    return ReportData(
+        title=str(result.workload),
+        evidence=result.device.evidence,
+        device=result.device.name,
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        command=command,
+        runs={_run_title(name, one): one.events for name, one in variants(result).items()},
+        speedup=result.verdict.speedup if kept_any else None,
+        speedup_vs_stack=result.speedup_vs_stack,
+        attribution=result.attribution,
+        kept_in_words=[*words, order_in_words(result.kept.candidate.order)] if kept_any else words,
+        numbers=list(_numbers(result)),
+        candidates=candidate_frame(result),
+        method=list(_method(result)),
+        software=result.device.software,
+        reasons=[(one.candidate.key, one.reason or "passed") for one in result.verdict.considered],
+    )
+
+
+def _run_title(name: str, one: Variant) -> str:
+    return f"{name}: {one.candidate.split}" if name != "baseline" else "baseline: unsplit, program order"
+
+
+def _numbers(result: SweepResult) -> Iterator[tuple[str, str, str]]:
+    """Rows of the table; the third column repeats the baseline where nothing was kept."""
+    pair = (result.baseline, result.kept)
+    found = [partition(one.events) for one in pair]
+    evidence = result.device.evidence
+    yield _row(f"time of a run ({evidence})", [milliseconds(one.latency) for one in pair])
+    for name, time_ns in SHARES.items():
+        yield _row(name, [f"{one.fraction(time_ns(one)):.1%}, {time_ns(one) / NS_PER_MS:.1f} ms" for one in found])
+    yield _row("bound", [f"{one.bound.time_ns / NS_PER_MS:.1f} ms, set by {one.bound.limit}" for one in pair])
+    yield _row("gap to the bound", [f"{one.gap:.1%}" for one in pair])
+    yield _row("peak memory beside the inputs", [f"{one.peak_bytes / 2**20:.0f} MiB" for one in pair])
+    yield _row("relative L2 error against fp32", [f"{one.error:.2e}" for one in pair])
+    yield _row("ops", [str(one.events.height) for one in pair])
+    if result.stack is not None:
+        yield (f"the stack's time ({evidence})", milliseconds(result.stack), "")
+
+
+def _row(name: str, values: list[str]) -> tuple[str, str, str]:
+    return name, values[0], values[1]
+
+
+def _method(result: SweepResult) -> Iterator[str]:
+    final = result.kept.latency.samples
+    yield (
+        f"{len(result.screened)} splits were ranked by the times of their ops in isolation; "
+        f"{len(result.rejected)} more points of the space broke a rule."
+    )
+    yield (
+        "The best of them and the baseline were compared with an fp32 reference on poisoned memory (hidden states and "
+        "written K/V; at most twice the baseline's own error), then raced in one process, in rounds of random order."
+    )
+    yield (
+        f"The finalists, the baseline and the stack were timed anew in {final} rounds; only these samples decide. "
+        "Speed-ups are medians of the ratio within a round, with intervals from order statistics."
+    )
+    yield "The lanes are the run of median length out of three profiled ones, stamped by the workers themselves."
+    if result.resumed:
+        yield "The sweep was interrupted and went on; samples are paired only within a session."
+
+
+def candidate_frame(result: SweepResult) -> pl.DataFrame:
+    """One row per candidate with the best time there is of it (columns: `analysis.figures.candidates`)."""
+    peaks = {one.candidate.key: one.peak_bytes for one in result.checked}
+    failures = {one.candidate.key: one.failure for one in result.checked if one.failure}
+    rows = []
+    for one in result.screened:
+        key = one.candidate.key
+        if one.failure:
+            continue
+        stage, times = _best_times(result, key)
+        interval = median_interval(times) if times else None
+        low, high = (interval.low, interval.high) if interval and interval.low > 0 else (None, None)
+        time_ns = interval.median if interval else float(one.predicted_ns)
+        name = "kept" if one.candidate == result.verdict.kept else "baseline" if one.candidate == BASELINE else stage
+        note = failures.get(key) or f"predicted {one.predicted_ns / NS_PER_MS:.1f} ms"
+        peak = peaks.get(key, one.peak_bytes)
+        rows.append((key, name, time_ns, low or time_ns, high or time_ns, peak, note))
+    columns = ["name", "stage", "time_ms", "low_ms", "high_ms", "peak_bytes", "note"]
+    frame = pl.DataFrame(rows, schema=columns, orient="row")
+    return frame.with_columns(pl.col("time_ms", "low_ms", "high_ms") / NS_PER_MS)
+
+
+def _best_times(result: SweepResult, key: str) -> tuple[str, list[int]]:
+    """Samples of the last stage that timed a candidate."""
+    for stage in (FINAL, RACE):
+        times = list(samples_ns(result, key, stage))
+        if times:
+            return stage, times
+    return "screen", []
+
+
+def scalar_rows(result: SweepResult) -> list[ScalarRow]:
+    """One TensorBoard run per candidate that was timed as a whole."""
+    rows = []
+    peaks = {one.candidate.key: one for one in result.checked}
+    for one in result.screened:
+        stage, times = _best_times(result, one.candidate.key)
+        if not times:
+            continue
+        checked = peaks[one.candidate.key]
+        name = "baseline" if one.candidate == BASELINE else _slug(one.candidate.key)
+        metrics = {
+            "time_us": median(times) / NS_PER_US,
+            "predicted_us": one.predicted_ns / NS_PER_US,
+            "peak_mib": checked.peak_bytes / 2**20,
+            "rel_l2": checked.worst_error,
+        }
+        hparams = {**one.candidate.split.as_dict(), "order": one.candidate.order, "stage": stage}
+        rows.append(ScalarRow(name, hparams, metrics, [time_ns / NS_PER_US for time_ns in times]))
+    return rows
+
+
+def _slug(key: str) -> str:
+    """A candidate's key as a folder name."""
+    return "".join(c if c.isalnum() or c in "=_" else "-" for c in key.replace(" | ", " ")).strip("-")
+
+
+def traces_of(result: SweepResult, folder: Path) -> Mapping[str, Path]:
+    """Where the Perfetto trace of each variant goes."""
+    return {name: folder / f"{name}.pt.trace.json.gz" for name in variants(result)}

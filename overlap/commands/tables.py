@@ -1,0 +1,146 @@
+"""What the commands print: short tables that say `measured` or `simulated` beside every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import polars as pl
+from rich.table import Table
+
+from overlap.analysis.partition import Partition, partition
+from overlap.program import Engine
+from overlap.search.candidate import BASELINE
+from overlap.search.profile import Profile
+from overlap.search.sweep import SweepResult, Variant
+from overlap.stats import Interval
+
+NS_PER_MS = 1e6
+# What is printed of a partition: name and time in ns.
+SHARES: dict[str, Callable[[Partition], int]] = {
+    "MME busy": lambda found: found.busy_ns("MME"),
+    "TPC busy": lambda found: found.busy_ns("TPC"),
+    "both busy": lambda found: found.both_ns,
+    "exposed TPC": lambda found: found.exposed_tpc_ns,
+    "idle": lambda found: found.idle_ns,
+}
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
+    return table
+
+
+def milliseconds(interval: Interval) -> str:
+    """`694.1 ms [688.0, 701.2]`."""
+    low, middle, high = (value / NS_PER_MS for value in (interval.low, interval.median, interval.high))
+    return f"{middle:.1f} ms [{low:.1f}, {high:.1f}]"
+
+
+def times(interval: Interval) -> str:
+    """`1.371x [1.344, 1.395]`."""
+    return f"{interval.median:.3f}x [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def sweep_tables(result: SweepResult) -> Iterable[Table]:
+    """Baseline beside kept variant, then where the gain comes from."""
+    evidence = result.device.evidence
+    title = f"{result.workload} on {result.device.name}, {evidence}"
+    baseline, kept = result.baseline, result.kept
+    found = {id(one): partition(one.events) for one in (baseline, kept)}
+    variants = [baseline] if kept is baseline else [baseline, kept]
+    table = _table(title, "", *(["baseline (kept)"] if kept is baseline else ["baseline", "kept"]))
+    table.add_row("split", *(str(one.candidate.split) for one in variants))
+    table.add_row("order", *(one.candidate.order for one in variants))
+    table.add_row(f"time, {evidence}", *(milliseconds(one.latency) for one in variants))
+    for name, time_ns in SHARES.items():
+        shares = [found[id(one)].fraction(time_ns(found[id(one)])) for one in variants]
+        table.add_row(name, *(f"{share:.1%}" for share in shares))
+    table.add_row("bound (isolated op times)", *(f"{one.bound.time_ns / NS_PER_MS:.1f} ms" for one in variants))
+    table.add_row("gap to the bound", *(f"{one.gap:.1%}" for one in variants))
+    table.add_row("peak beside the inputs", *(f"{one.peak_bytes / 2**20:.0f} MiB" for one in variants))
+    table.add_row("error against fp32", *(f"{one.error:.1e}" for one in variants))
+    yield table
+    yield _gain_table(result)
+
+
+def _gain_table(result: SweepResult) -> Table:
+    if result.verdict.kept == BASELINE:
+        table = _table("no split was faster for sure; the baseline stays", "candidate", "why not")
+        for one in result.verdict.considered:
+            table.add_row(one.candidate.key, one.reason)
+        return table
+    table = _table("gain", "", "factor")
+    table.add_row("kept over baseline", times(result.verdict.speedup))
+    for name in ("work", "tiling", "overlap", "order"):
+        table.add_row(f"  {name}", f"{result.attribution[name]:.3f}x")
+    if result.speedup_vs_stack is not None and result.stack is not None:
+        table.add_row("kept over stack", times(result.speedup_vs_stack))
+        table.add_row("  the stack's time", milliseconds(result.stack))
+    return table
+
+
+def profile_tables(profile: Profile) -> Iterable[Table]:
+    """Engines and their work, ops by kind, and how the run went."""
+    evidence = profile.device.evidence
+    yield _run_table(profile, partition(profile.events))
+    yield _engine_table(profile)
+    yield _op_table(profile, f"ops by name, times in isolation ({evidence})")
+
+
+def _run_table(profile: Profile, found: Partition) -> Table:
+    table = _table(f"{profile.workload} on {profile.device.name}, {profile.device.evidence}", "", "value")
+    table.add_row("split", str(profile.candidate.split))
+    table.add_row("order", profile.candidate.order)
+    table.add_row("time", milliseconds(profile.latency))
+    for name, time_ns in SHARES.items():
+        table.add_row(name, f"{found.fraction(time_ns(found)):.1%}")
+    table.add_row("bound (isolated op times)", f"{profile.bound.time_ns / NS_PER_MS:.1f} ms, by {profile.bound.limit}")
+    table.add_row("peak beside the inputs", f"{profile.peak_bytes / 2**20:.0f} MiB")
+    return table
+
+
+def _engine_table(profile: Profile) -> Table:
+    """Ops and work per engine, straight from the captured program."""
+    table = _table("captured program", "engine", "ops", "kernels", "GFLOP", "M elements", "MB moved", "isolated ms")
+    for engine in profile.program.engines():
+        mine = [(op, ns) for op, ns in zip(profile.program.ops, profile.op_ns, strict=True) if op.engine is engine]
+        kernels = [op.kernel for op, _ in mine]
+        moved = sum(one.read_bytes + one.write_bytes for one in kernels)
+        table.add_row(
+            engine.value,
+            str(len(mine)),
+            str(len({one.key for one in kernels})),
+            f"{sum(one.flops for one in kernels) / 1e9:.1f}",
+            f"{sum(one.elements for one in kernels) / 1e6:.1f}",
+            f"{moved / 1e6:.0f}",
+            f"{sum(ns for _, ns in mine) / NS_PER_MS:.1f}",
+        )
+    return table
+
+
+def _op_table(profile: Profile, title: str) -> Table:
+    """Ops that differ only in layer, chunk and tile, added up."""
+    frame = pl.DataFrame(
+        {
+            "engine": [op.engine.value for op in profile.program.ops],
+            "phase": [op.phase for op in profile.program.ops],
+            "op": [op.name.rpartition(".")[2] for op in profile.program.ops],
+            "ns": list(profile.op_ns),
+        }
+    )
+    sums = frame.group_by("engine", "phase", "op").agg(pl.len().alias("count"), pl.col("ns").sum()).sort("ns", "op")
+    total = {engine.value: max(1, frame.filter(engine=engine.value)["ns"].sum()) for engine in Engine}
+    table = _table(title, "op", "engine", "count", "ms", "of engine")
+    for row in sums.reverse().iter_rows(named=True):
+        share = row["ns"] / total[row["engine"]]
+        name = f"{row['phase']}.{row['op']}"
+        table.add_row(name, row["engine"], str(row["count"]), f"{row['ns'] / NS_PER_MS:.2f}", f"{share:.1%}")
+    return table
+
+
+def sweep_summary(result: SweepResult) -> str:
+    """One line for a log."""
+    kept: Variant = result.kept
+    return f"kept {kept.candidate.key}: {times(result.verdict.speedup)} over the baseline, {result.device.evidence}"

@@ -1,0 +1,31 @@
+"""Files that are either complete or not there: written beside their place and moved into it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from overlap.errors import RunDirError
+
+
+def write_atomic(path: Path, content: bytes) -> Path:
+    """Write `content` to `path` so that a reader sees all of it or what was there before; makes missing folders.
+
+    Raises:
+        RunDirError: where the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(temporary, 0o644)  # mkstemp makes files private; results are for colleagues too
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise RunDirError(f"cannot write {path}: {error.strerror or error}", "choose another hydra.run.dir") from error
+    return path

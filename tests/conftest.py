@@ -1,0 +1,43 @@
+"""Fixtures that several files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from overlap.cli import main
+
+# Two noisy cores: a deadline would test the machine, not the code.
+settings.register_profile("overlap", deadline=None, max_examples=60)
+settings.load_profile("overlap")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a call of the command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines on stderr."""
+        return self.err.splitlines()
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Answer]:
+    """Call the command line in this process, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Answer:
+        code = main(arguments)
+        seen = capsys.readouterr()
+        return Answer(code, seen.out, seen.err)
+
+    return call
