@@ -20,7 +20,7 @@ from overlap.analysis.figures.gain import factors, speedups
 from overlap.analysis.figures.lanes import lanes
 from overlap.analysis.figures.parts import parts
 from overlap.analysis.page import GLOSSARY, STYLE
-from overlap.analysis.partition import partition
+from overlap.analysis.partition import Partition, partition
 from overlap.files import write_atomic
 from overlap.stats import Interval
 
@@ -62,7 +62,7 @@ def page(data: ReportData) -> str:
     sections = [
         _headline(data),
         _section("What each engine did", figure_html(lanes(data.runs)), "Hover over an op for its name and time."),
-        _section("Where the time went", figure_html(parts({name: partition(run) for name, run in data.runs.items()}))),
+        _section("Where the time went", figure_html(parts(_partitions(data)))),
         _gain(data),
         _section("All candidates", figure_html(candidates(data.candidates)), _candidates_note(data)),
         _section("Numbers", _numbers(data)),
@@ -77,11 +77,16 @@ def page(data: ReportData) -> str:
     )
 
 
+def _partitions(data: ReportData) -> dict[str, Partition]:
+    """Partitions under short names: what stands before the colon of a run's title."""
+    return {name.partition(":")[0]: partition(run) for name, run in data.runs.items()}
+
+
 def figure_html(figure: go.Figure) -> str:
     """A figure as a `div`; plotly.js is on the page once."""
     return str(
         plotly.io.to_html(
-            figure, include_plotlyjs=False, full_html=False, config={"displaylogo": False, "responsive": True}
+            figure, include_plotlyjs=False, full_html=False, config={"displayModeBar": False, "responsive": True}
         )
     )
 
@@ -130,7 +135,9 @@ def _numbers(data: ReportData) -> str:
     kept = len(data.runs) > 1
     head = "<tr><th></th><th>baseline</th>" + ("<th>kept</th>" if kept else "") + "</tr>"
     rows = [
-        f"<tr><td>{escape(name)}</td><td>{escape(before)}</td>" + (f"<td>{escape(after)}</td>" if kept else "") + "</tr>"
+        f"<tr><td>{escape(name)}</td><td>{escape(before)}</td>"
+        + (f"<td>{escape(after)}</td>" if kept else "")
+        + "</tr>"
         for name, before, after in data.numbers
     ]
     table = f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'

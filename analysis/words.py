@@ -60,5 +60,7 @@ def _rest(split: Split) -> list[str]:
 def order_in_words(order: str) -> str:
     """What an order means."""
     if order == "list":
-        return "Ops enter the queues by list scheduling: a free engine takes the ready op with the longest path behind it."
+        return (
+            "Ops enter the queues by list scheduling: a free engine takes the ready op with the longest path behind it."
+        )
     return "Ops enter the queues in program order."

@@ -113,7 +113,7 @@ def test_version(cli: Cli) -> None:
         (("sweep", "workload.model.heads=15"), ("multiple of kv_heads",)),
         (("sweep", "workload.window_layers=99"), ("between 1 and 24",)),
         (("sweep", "search.confidence=2"), ("between 0 and 1",)),
-        (("sweep", "search.final_rounds=3"), ("fewer than 6",)),
+        (("sweep", "search.final_rounds=3"), ("fewer than 7",)),
         (("sweep", "search.orders=[random]"), ("program, list",)),
         (("sweep", "search.orders=[]"), ("program, list",)),
         (("sweep", "search.finalists=0"), ("at least 1",)),

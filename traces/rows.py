@@ -28,7 +28,7 @@ class Placed(NamedTuple):
 
 
 def micros(time_ns: int) -> msgspec.Raw:
-    """ns as a JSON number of µs with three decimals: 1234567 → 1234.567."""
+    """Ns as a JSON number of µs with three decimals: 1234567 → 1234.567."""
     whole, rest = divmod(abs(time_ns), 1000)
     return msgspec.Raw(f"{'-' if time_ns < 0 else ''}{whole}.{rest:03d}".encode())
 

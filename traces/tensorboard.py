@@ -1,6 +1,6 @@
 """Event table → the flavour of Chrome trace that torch-tb-profiler 0.4.3 opens with MME and TPC as separate devices.
 
-The plug-in knows CUDA only, so engines are dressed up (tried against 0.4.3; rules in its event_parser and data modules):
+The plug-in knows CUDA only, so engines are dressed up (tried against 0.4.3; rules in its event_parser and data.py):
 each engine is a pseudo device with integer id = pid and an entry in `deviceProperties`; each op gets a host operator
 and, inside it, a `Runtime` row that share integer `External id` and `correlation` with its `kernel` row; one
 `ProfilerStep#N` row spans the run; every `X` row has cat, name and args. Read Perfetto files for anything but the

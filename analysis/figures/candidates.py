@@ -34,7 +34,11 @@ def candidates(frame: pl.DataFrame) -> go.Figure:
         below = (group["time_ms"] - group["low_ms"]).to_list()
         figure.add_trace(
             go.Scatter(
-                name="predicted only" if stage == "screen" else f"timed in the {stage}" if stage in ("race", "final") else stage,
+                name="predicted only"
+                if stage == "screen"
+                else f"timed in the {stage}"
+                if stage in ("race", "final")
+                else stage,
                 mode="markers",
                 x=(group["peak_bytes"] / MIB).to_list(),
                 y=group["time_ms"].to_list(),

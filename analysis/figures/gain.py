@@ -38,7 +38,7 @@ def speedups(found: Mapping[str, Interval]) -> go.Figure:
     figure.add_vline(x=1.0, line={"color": INK, "width": 1, "dash": "dot"})
     figure.update_xaxes(title_text="speed-up of the kept variant")
     figure.update_yaxes(autorange="reversed", type="category")
-    return dress(figure, 110 + 46 * len(found))
+    return dress(figure, 120 + 50 * len(found))
 
 
 def _finite(value: float) -> float:
@@ -65,4 +65,4 @@ def factors(found: Mapping[str, float]) -> go.Figure:
     figure.add_vline(x=1.0, line={"color": INK, "width": 1, "dash": "dot"})
     figure.update_xaxes(title_text="factor", range=[low - room, high + room])
     figure.update_yaxes(autorange="reversed", type="category")
-    return dress(figure, 110 + 40 * len(found))
+    return dress(figure, 120 + 40 * len(found))

@@ -27,9 +27,7 @@ def lanes(runs: Mapping[str, pl.DataFrame]) -> go.Figure:
         A figure with a shared axis in ms; each run begins at 0. One bar trace per engine and stage, so that thousands
         of ops stay quick.
     """
-    figure = make_subplots(
-        rows=len(runs), cols=1, shared_xaxes=True, vertical_spacing=0.14, subplot_titles=list(runs)
-    )
+    figure = make_subplots(rows=len(runs), cols=1, shared_xaxes=True, vertical_spacing=0.14, subplot_titles=list(runs))
     shown: set[tuple[str, str]] = set()
     for row, events in enumerate(runs.values(), start=1):
         for (engine, phase), group in sorted(events.partition_by("engine", "phase", as_dict=True).items()):

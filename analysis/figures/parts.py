@@ -38,4 +38,4 @@ def parts(runs: Mapping[str, Partition]) -> go.Figure:
         )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(title_text="ms")
-    return dress(figure, 150 + 44 * len(runs), barmode="stack")
+    return dress(figure, 140 + 48 * len(runs), barmode="stack")

@@ -1,4 +1,4 @@
-"""Colours and layout that all figures share. Hues are from the Okabe-Ito set, which colour-blind readers can tell apart."""
+"""Colours and layout that all figures share; hues from the Okabe-Ito set, which colour-blind readers can tell apart."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def dress(figure: go.Figure, height: int, **layout: object) -> go.Figure:
         template="plotly_white",
         height=height,
         font={"family": FONT, "size": 13, "color": INK},
-        margin={"l": 10, "r": 16, "t": 34, "b": 10},
+        margin={"l": 10, "r": 16, "t": 30, "b": 78},
         hoverlabel={"font": {"family": FONT, "size": 12}, "align": "left"},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.18, "x": 0, "font": {"size": 12}},
+        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0, "font": {"size": 12}},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         **layout,

@@ -19,10 +19,15 @@ def run(config: Any, run_dir: Path) -> None:
 
     from rich.console import Console
 
+    from overlap.commands.profile_files import write_profile
     from overlap.commands.tables import profile_tables
     from overlap.devices.registry import open_device
     from overlap.search.profile import run_profile
 
     with closing(open_device(root.device)) as device:
         result = run_profile(workload, root.split, root.order, device, root.repeats, root.seed)
-    Console().print(*profile_tables(result), sep="\n")
+    write_profile(result, run_dir)
+    console = Console()
+    for table in profile_tables(result):
+        console.print(table, "")
+    console.print(f"files in {run_dir}", soft_wrap=True, highlight=False)

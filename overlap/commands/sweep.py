@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 from overlap.config import SweepRoot, from_config
-from overlap.presets import build_workload
 
 
 def run(config: Any, run_dir: Path) -> None:
     """Sweep as `config` says, writing to `run_dir`."""
     root = from_config(SweepRoot, config)
-    workload = build_workload(root.workload)
 
-    # Late, so that a mistake in the config is answered before torch is loaded.
     from contextlib import closing
 
     from rich.console import Console
 
+    from overlap.commands.sweep_files import write_all
     from overlap.commands.tables import sweep_tables
     from overlap.devices.registry import open_device
+    from overlap.presets import build_workload
     from overlap.search.progress import Progress
     from overlap.search.sweep import run_sweep
 
+    workload = build_workload(root.workload)
     with closing(open_device(root.device)) as device:
         result = run_sweep(workload, device, root.space, root.search, run_dir, Progress(Console(stderr=True)))
-    Console().print(*sweep_tables(result), sep="\n")
+    write_all(result, run_dir, shlex.join([*sys.argv[0].split(), *sys.argv[1:]]))
+    console = Console()
+    for table in sweep_tables(result):
+        console.print(table, "")
+    console.print(f"files in {run_dir}; open {run_dir / 'report.html'}", soft_wrap=True, highlight=False)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timezone
-from pathlib import Path
 
 import polars as pl
 
 from overlap.analysis.partition import partition
 from overlap.analysis.report import ReportData
 from overlap.analysis.words import order_in_words, split_in_words
-from overlap.commands.files import samples_ns, variants
 from overlap.commands.tables import SHARES, milliseconds
 from overlap.search.candidate import BASELINE
 from overlap.search.decide import FINAL
@@ -32,7 +30,7 @@ def report_data(result: SweepResult, command: str) -> ReportData:
         device=result.device.name,
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         command=command,
-        runs={_run_title(name, one): one.events for name, one in variants(result).items()},
+        runs={_run_title(name, one): one.events for name, one in result.variants.items()},
         speedup=result.verdict.speedup if kept_any else None,
         speedup_vs_stack=result.speedup_vs_stack,
         attribution=result.attribution,
@@ -57,7 +55,10 @@ def _numbers(result: SweepResult) -> Iterator[tuple[str, str, str]]:
     yield _row(f"time of a run ({evidence})", [milliseconds(one.latency) for one in pair])
     for name, time_ns in SHARES.items():
         yield _row(name, [f"{one.fraction(time_ns(one)):.1%}, {time_ns(one) / NS_PER_MS:.1f} ms" for one in found])
-    yield _row("bound", [f"{one.bound.time_ns / NS_PER_MS:.1f} ms, set by {one.bound.limit}" for one in pair])
+    yield _row("bound (op times in isolation)", [f"{one.bound.time_ns / NS_PER_MS:.1f} ms" for one in pair])
+    for engine in pair[0].bound.work_ns:
+        yield _row(f"  {engine} work", [f"{one.bound.work_ns[engine] / NS_PER_MS:.1f} ms" for one in pair])
+    yield _row("  critical path", [f"{one.bound.critical_path_ns / NS_PER_MS:.1f} ms" for one in pair])
     yield _row("gap to the bound", [f"{one.gap:.1%}" for one in pair])
     yield _row("peak memory beside the inputs", [f"{one.peak_bytes / 2**20:.0f} MiB" for one in pair])
     yield _row("relative L2 error against fp32", [f"{one.error:.2e}" for one in pair])
@@ -114,7 +115,7 @@ def candidate_frame(result: SweepResult) -> pl.DataFrame:
 def _best_times(result: SweepResult, key: str) -> tuple[str, list[int]]:
     """Samples of the last stage that timed a candidate."""
     for stage in (FINAL, RACE):
-        times = list(samples_ns(result, key, stage))
+        times = result.samples_ns(key, stage)
         if times:
             return stage, times
     return "screen", []
@@ -144,8 +145,3 @@ def scalar_rows(result: SweepResult) -> list[ScalarRow]:
 def _slug(key: str) -> str:
     """A candidate's key as a folder name."""
     return "".join(c if c.isalnum() or c in "=_" else "-" for c in key.replace(" | ", " ")).strip("-")
-
-
-def traces_of(result: SweepResult, folder: Path) -> Mapping[str, Path]:
-    """Where the Perfetto trace of each variant goes."""
-    return {name: folder / f"{name}.pt.trace.json.gz" for name in variants(result)}

@@ -96,7 +96,8 @@ def _run_table(profile: Profile, found: Partition) -> Table:
     table.add_row("time", milliseconds(profile.latency))
     for name, time_ns in SHARES.items():
         table.add_row(name, f"{found.fraction(time_ns(found)):.1%}")
-    table.add_row("bound (isolated op times)", f"{profile.bound.time_ns / NS_PER_MS:.1f} ms, by {profile.bound.limit}")
+    table.add_row("bound (isolated op times)", f"{profile.bound.time_ns / NS_PER_MS:.1f} ms")
+    table.add_row("  critical path", f"{profile.bound.critical_path_ns / NS_PER_MS:.1f} ms")
     table.add_row("peak beside the inputs", f"{profile.peak_bytes / 2**20:.0f} MiB")
     return table
 

@@ -42,11 +42,14 @@ def check(bench: Bench, journal: Journal, candidates: Sequence[Candidate], progr
     """Check the baseline and `candidates`; a failure costs only the candidate that fails."""
     known = {record["entrant"]: record for record in journal.of_kind("check")}
     found: list[Checked] = []
-    with progress.stage("checking results", len(candidates) + 1) as step:
-        for candidate in [BASELINE, *candidates]:
-            record = known.get(candidate.key) or _measure(bench, journal, candidate)
-            found.append(_read(candidate, record))
-            step(f"{candidate.key}: {found[-1].failure or f'error {found[-1].worst_error:.1e}'}")
+    wanted = [BASELINE, *candidates]
+    with progress.stage("checking results", sum(one.key not in known for one in wanted)) as step:
+        for candidate in wanted:
+            record = known.get(candidate.key)
+            one = _read(candidate, record or _measure(bench, journal, candidate))
+            found.append(one)
+            if record is None:
+                step(f"{candidate.key}: {one.failure or f'error {one.worst_error:.1e}'}")
     return [found[0], *(_against(found[0], one) for one in found[1:])]
 
 

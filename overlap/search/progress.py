@@ -22,13 +22,16 @@ class Progress:
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Step]:
-        """A stage of `total` steps; call the given function with a few words after each."""
+        """A stage of `total` steps; call the given function with a few words after each. Silent where `total` is 0."""
+        if not total:
+            yield lambda note: None
+            return
         with self._bar(title, total) if self._console.is_terminal else self._lines(title, total) as step:
             yield step
 
     def say(self, text: str) -> None:
         """One line between stages."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def _bar(self, title: str, total: int) -> Iterator[Step]:

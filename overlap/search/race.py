@@ -41,8 +41,9 @@ def race(
     """
     done = {(r["round"], r["entrant"]) for r in journal.of_kind("sample") if r["stage"] == stage}
     failed = {r["entrant"] for r in journal.of_kind("failure")}
-    with progress.stage(stage, rounds) as step:
-        for number in range(rounds):
+    open_rounds = [number for number in range(rounds) if any((number, name) not in done for name in entrants)]
+    with progress.stage(stage, len(open_rounds)) as step:
+        for number in open_rounds:
             names = list(entrants)
             random.Random(f"{seed} {stage} {number}").shuffle(names)
             for name in names:

@@ -36,12 +36,16 @@ def screen(
     """Predict every split in its best order, the baseline first; what is in the journal is not measured again."""
     known = {record["split"]: record for record in journal.of_kind("screen")}
     found = []
-    with progress.stage("screening splits", len(splits) + 1) as step:
-        for split in [BASELINE.split, *splits]:
-            record = known.get(str(split)) or _measure(bench, journal, split, orders, repeats)
-            one = Screened(Candidate(split, record["order"]), record["predicted_ns"], record["failure"])
+    wanted = [BASELINE.split, *splits]
+    with progress.stage("screening splits", sum(str(split) not in known for split in wanted)) as step:
+        for split in wanted:
+            old = known.get(str(split))
+            record = old or _measure(bench, journal, split, orders, repeats)
+            candidate = Candidate(split, record["order"])
+            one = Screened(candidate, record["predicted_ns"], record["peak_bytes"], record["failure"])
             found.append(one)
-            step(f"{split}: {'failed' if one.failure else f'predicted {one.predicted_ns / 1e6:.1f} ms'}")
+            if old is None:
+                step(f"{split}: {'failed' if one.failure else f'predicted {one.predicted_ns / 1e6:.1f} ms'}")
     return found
 
 
@@ -49,7 +53,8 @@ def _measure(bench: Bench, journal: Journal, split: Split, orders: Sequence[str]
     """Time the kernels that are new in `split` and predict its orders."""
     try:
         program = bench.program(split)
-        check_memory(bench.device, program.label, program.input_bytes() + program.peak_bytes())
+        peak_bytes = program.peak_bytes()
+        check_memory(bench.device, program.label, program.input_bytes() + peak_bytes)
         fresh = bench.device.op_times(program, repeats, known=bench.kernel_ns)
         if fresh:
             journal.append("kernels", ns=fresh)
@@ -58,9 +63,17 @@ def _measure(bench: Bench, journal: Journal, split: Split, orders: Sequence[str]
         names = ["program"] if split == BASELINE.split else list(orders)
         predicted = {name: makespan_ns(program, find_order(program, name, times), times) for name in names}
     except (DeviceError, ProgramError) as error:
-        return journal.append("screen", split=str(split), order="program", predicted_ns=0, failure=str(error))
+        return _record(journal, split, "program", 0, 0, str(error))
     best = min(predicted, key=lambda name: (predicted[name], name != "program"))
-    return journal.append("screen", split=str(split), order=best, predicted_ns=predicted[best], failure="")
+    return _record(journal, split, best, predicted[best], peak_bytes, "")
+
+
+def _record(
+    journal: Journal, split: Split, order: str, predicted_ns: int, peak_bytes: int, failure: str
+) -> dict[str, Any]:
+    return journal.append(
+        "screen", split=str(split), order=order, predicted_ns=predicted_ns, peak_bytes=peak_bytes, failure=failure
+    )
 
 
 def check_memory(device: Device, label: str, need_bytes: int) -> None:

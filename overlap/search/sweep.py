@@ -72,6 +72,19 @@ class SweepResult:
     kept_order: Sequence[str]
     resumed: bool
 
+    @property
+    def variants(self) -> dict[str, Variant]:
+        """The baseline, and the kept variant where there is one."""
+        return {"baseline": self.baseline} | ({} if self.kept is self.baseline else {"kept": self.kept})
+
+    def samples_ns(self, key: str, stage: str = FINAL) -> list[int]:
+        """Samples of a candidate in a stage, in the order they were taken."""
+        return [
+            int(str(record["time_ns"]))
+            for record in self.records
+            if record["kind"] == "sample" and record["stage"] == stage and record["entrant"] == key
+        ]
+
 
 def run_sweep(
     workload: Workload,

@@ -232,7 +232,7 @@ def _describe(threads: list[int], pooled: bool, memory_fraction: float) -> Devic
     """Name, versions and memory of this machine."""
     software = {
         "overlap": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "os": f"{platform.system()} {platform.release()}",
         "memory_pool": "glibc, freed memory kept" if pooled else "none",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,16 @@ from typing import Any
 import polars as pl
 
 from overlap.analysis.partition import Partition, partition
+from overlap.analysis.report import write_report
+from overlap.commands.sweep_report import report_data, scalar_rows
 from overlap.files import write_atomic
+from overlap.kernels.capture import capture
 from overlap.search.candidate import BASELINE
-from overlap.search.decide import FINAL
 from overlap.search.sweep import SweepResult, Variant
 from overlap.serve.tuned import SCHEMA, Attribution, Busy, Entry, Errors, Spread, Tuned, TunedDevice, save
+from overlap.traces.chrome import TraceInfo, chunk_flows, write_chrome
+from overlap.traces.scalars import write_scalars
+from overlap.traces.tensorboard import write_tensorboard
 
 NS_PER_US = 1e-3
 
@@ -111,13 +116,8 @@ def _entry(result: SweepResult) -> Entry:
         peak_bytes=kept.peak_bytes,
         baseline_peak_bytes=baseline.peak_bytes,
         samples=kept.latency.samples,
-        trace=f"traces/{trace_name(kept, baseline)}.pt.trace.json.gz",
+        trace=f"traces/{'baseline' if kept is baseline else 'kept'}.pt.trace.json.gz",
     )
-
-
-def trace_name(variant: Variant, baseline: Variant) -> str:
-    """`baseline` or `kept`."""
-    return "baseline" if variant is baseline else "kept"
 
 
 def _busy(found: Partition) -> Busy:
@@ -130,17 +130,10 @@ def write_profile(result: SweepResult, path: Path) -> None:
         "evidence": result.device.evidence,
         "device": asdict(result.device),
         "workload": asdict(result.workload),
-        "variants": {name: _variant(result, one) for name, one in variants(result).items()},
+        "variants": {name: _variant(result, one) for name, one in result.variants.items()},
         "kept_order": list(result.kept_order),
     }
     write_atomic(path, json.dumps(content, indent=1).encode())
-
-
-def variants(result: SweepResult) -> dict[str, Variant]:
-    """The baseline, and the kept variant where there is one."""
-    if result.kept is result.baseline:
-        return {"baseline": result.baseline}
-    return {"baseline": result.baseline, "kept": result.kept}
 
 
 def _variant(result: SweepResult, one: Variant) -> Mapping[str, Any]:
@@ -149,7 +142,7 @@ def _variant(result: SweepResult, one: Variant) -> Mapping[str, Any]:
         "split": one.candidate.split.as_dict(),
         "order": one.candidate.order,
         "latency_ns": asdict(one.latency),
-        "samples_ns": samples_ns(result, one.candidate.key),
+        "samples_ns": result.samples_ns(one.candidate.key),
         "bound_ns": one.bound.time_ns,
         "bound_limit": one.bound.limit,
         "work_ns": dict(one.bound.work_ns),
@@ -163,15 +156,29 @@ def _variant(result: SweepResult, one: Variant) -> Mapping[str, Any]:
     }
 
 
-def samples_ns(result: SweepResult, key: str, stage: str = FINAL) -> Sequence[int]:
-    """Samples of a candidate in a stage."""
-    return [
-        int(str(record["time_ns"]))
-        for record in result.records
-        if record["kind"] == "sample" and record["stage"] == stage and record["entrant"] == key
-    ]
+def trace_info(result: SweepResult, one: Variant) -> TraceInfo:
+    """What a trace says of where it comes from."""
+    device = result.device
+    return TraceInfo(
+        device.name, device.evidence, f"{result.workload} [{one.candidate.key}]", device.memory_bytes, device.software
+    )
 
 
-def write_tuned(result: SweepResult, path: Path) -> None:
-    """`tuned.yaml`."""
-    save(build_tuned(result), path)
+def write_traces(result: SweepResult, run_dir: Path) -> None:
+    """`traces/<variant>.pt.trace.json.gz` for Perfetto, and the same for TensorBoard's profiler plug-in."""
+    for number, (name, one) in enumerate(result.variants.items()):
+        info = trace_info(result, one)
+        flows = chunk_flows(capture(result.workload, one.candidate.split))
+        write_chrome(one.events, run_dir / "traces" / f"{name}.pt.trace.json.gz", info, flows)
+        write_tensorboard(one.events, run_dir / "tb" / "traces", info, worker=name, time_ns=number)
+
+
+def write_all(result: SweepResult, run_dir: Path, command: str) -> None:
+    """Every file of a run but the journal, which is written as the sweep goes."""
+    write_trials(result, run_dir / "trials.parquet")
+    write_profile(result, run_dir / "profile.json")
+    write_traces(result, run_dir)
+    write_scalars(scalar_rows(result), run_dir / "tb")
+    write_report(report_data(result, command), run_dir / "report.html")
+    # Last: a tuned config is there only if everything that explains it is.
+    save(build_tuned(result), run_dir / "tuned.yaml")
