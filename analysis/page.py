@@ -13,6 +13,7 @@ section { background: white; border: 1px solid var(--line); border-radius: 8px; 
 .muted { color: var(--muted); margin: 2px 0 8px; }
 .top { display: grid; grid-template-columns: minmax(220px, 1fr) 2fr; gap: 24px; }
 .big b { font-size: 52px; line-height: 1.1; color: var(--accent); }
+.big.none b { color: var(--muted); }
 .big p { margin: 4px 0 0; color: var(--muted); }
 .words ul, section > ul { margin: 6px 0 0; padding-left: 20px; }
 .badge { margin-left: 10px; padding: 2px 9px; border-radius: 10px; font-size: 13px; vertical-align: 14px;
@@ -36,7 +37,7 @@ GLOSSARY = (
     "<b>Stack</b>: what a serving stack does by default on this device. <b>Both</b>: MME and TPC busy at once. "
     "<b>Exposed TPC</b>: TPC busy while the MME is not. <b>Bound</b>: the least time any order of these ops could "
     "take, from their times in isolation; <b>gap</b>: how far the run is above it. <b>Work</b>: masked blocks left "
-    "out. <b>Tiling</b>: smaller tensors that stay in caches. <b>Overlap</b>: both queues at once. <b>Order</b>: in which "
-    "sequence ops enter the queues. <b>Measured</b>: taken off a clock on the device named above. <b>Simulated</b>: "
-    "computed by a named model."
+    "out. <b>Tiling</b>: smaller tensors that stay in caches. <b>Overlap</b>: both queues at once. <b>Order</b>: the "
+    "sequence in which ops enter the queues. <b>Measured</b>: taken off a clock on the device named above. "
+    "<b>Simulated</b>: computed by a named model."
 )

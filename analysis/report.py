@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -64,7 +65,7 @@ def page(data: ReportData) -> str:
         _section("What each engine did", figure_html(lanes(data.runs)), "Hover over an op for its name and time."),
         _section("Where the time went", figure_html(parts(_partitions(data)))),
         _gain(data),
-        _section("All candidates", figure_html(candidates(data.candidates)), _candidates_note(data)),
+        _candidates(data),
         _section("Numbers", _numbers(data)),
         _section("How it was measured", _method(data)),
     ]
@@ -93,17 +94,23 @@ def figure_html(figure: go.Figure) -> str:
 
 def _headline(data: ReportData) -> str:
     badge = f'<span class="badge {escape(data.evidence)}">{escape(data.evidence)}</span>'
-    if data.speedup is None:
-        figure, below = "1.00×", KEPT_BASELINE
-    else:
-        figure = f"{data.speedup.median:.2f}×"
-        below = f"faster than the unsplit baseline, between {data.speedup.low:.3f} and {data.speedup.high:.3f}"
+    figure, below, look = "1.00×", KEPT_BASELINE, "big none"
+    if data.speedup is not None:
+        figure, look = f"{data.speedup.median:.2f}×", "big"
+        below = f"faster than the unsplit baseline; {_range(data.speedup)}"
     words = "".join(f"<li>{escape(sentence)}</li>" for sentence in data.kept_in_words)
     return (
         f"<header><h1>{escape(data.title)}</h1><p class='muted'>{escape(data.device)}</p></header>"
-        f'<section class="top"><div class="big"><b>{figure}</b>{badge}<p>{escape(below)}</p></div>'
+        f'<section class="top"><div class="{look}"><b>{figure}</b>{badge}<p>{escape(below)}</p></div>'
         f'<div class="words"><h2>The kept split</h2><ul>{words}</ul></div></section>'
     )
+
+
+def _range(interval: Interval) -> str:
+    """An interval in words."""
+    if not math.isfinite(interval.high):
+        return "too few samples for an interval"
+    return f"between {interval.low:.3f} and {interval.high:.3f}, from {interval.samples} pairs"
 
 
 def _section(title: str, content: str, note: str = "") -> str:
@@ -125,10 +132,13 @@ def _gain(data: ReportData) -> str:
     return _section("The gain", f'<div class="pair">{"".join(blocks)}</div>', note if data.attribution else "")
 
 
-def _candidates_note(data: ReportData) -> str:
+def _candidates(data: ReportData) -> str:
+    if data.candidates.is_empty():
+        return ""
     timed = data.candidates.filter(pl.col("stage") != "screen").height
     predicted = data.candidates.height - timed
-    return f"{timed} were timed as a whole; {predicted} only predicted from the times of their ops in isolation."
+    note = f"{timed} were timed as a whole; {predicted} only predicted from the times of their ops in isolation."
+    return _section("All candidates", figure_html(candidates(data.candidates)), note)
 
 
 def _numbers(data: ReportData) -> str:

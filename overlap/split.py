@@ -50,7 +50,7 @@ class Split:
         """`baseline`, or the changed axes: `chunks=4 lag=1 query_tile=256`."""
         return " ".join(f"{name}={value}" for name, value in self.changed().items()) or "baseline"
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, bool | int | str]:
         """All fields, for files."""
         return asdict(self)
 

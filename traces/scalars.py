@@ -36,7 +36,7 @@ def write_scalars(rows: Sequence[ScalarRow], folder: Path) -> None:
                 old.unlink()
             with SummaryWriter(str(run)) as writer:
                 for summary in hparams(dict(row.hparams), dict.fromkeys(row.metrics)):
-                    writer.file_writer.add_summary(summary)  # type: ignore[union-attr]
+                    writer.file_writer.add_summary(summary)
                 for name, value in row.metrics.items():
                     writer.add_scalar(name, value)
                 for step, sample in enumerate(row.samples_us):

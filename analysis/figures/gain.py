@@ -23,8 +23,9 @@ def speedups(found: Mapping[str, Interval]) -> go.Figure:
             error_x={
                 "type": "data",
                 "symmetric": False,
-                "array": [_finite(one.high - one.median) for one in values],
-                "arrayminus": [_finite(one.median - one.low) for one in values],
+                # An interval without an end is drawn without a bar on that side; the hover text says so.
+                "array": [one.high - one.median if math.isfinite(one.high) else None for one in values],
+                "arrayminus": [one.median - one.low if one.low > 0 else None for one in values],
                 "thickness": 2,
                 "width": 7,
             },
@@ -39,10 +40,6 @@ def speedups(found: Mapping[str, Interval]) -> go.Figure:
     figure.update_xaxes(title_text="speed-up of the kept variant")
     figure.update_yaxes(autorange="reversed", type="category")
     return dress(figure, 120 + 50 * len(found))
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
 
 
 def factors(found: Mapping[str, float]) -> go.Figure:
@@ -61,7 +58,7 @@ def factors(found: Mapping[str, float]) -> go.Figure:
         )
     )
     low, high = min(1.0, *found.values()), max(1.0, *found.values())
-    room = 0.18 * max(high - low, 0.05)
+    room = 0.3 * max(high - low, 0.05)
     figure.add_vline(x=1.0, line={"color": INK, "width": 1, "dash": "dot"})
     figure.update_xaxes(title_text="factor", range=[low - room, high + room])
     figure.update_yaxes(autorange="reversed", type="category")

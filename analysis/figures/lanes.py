@@ -30,8 +30,11 @@ def lanes(runs: Mapping[str, pl.DataFrame]) -> go.Figure:
     figure = make_subplots(rows=len(runs), cols=1, shared_xaxes=True, vertical_spacing=0.14, subplot_titles=list(runs))
     shown: set[tuple[str, str]] = set()
     for row, events in enumerate(runs.values(), start=1):
+        origin_ns = min(events["start_ns"].to_list(), default=0)
         for (engine, phase), group in sorted(events.partition_by("engine", "phase", as_dict=True).items()):
-            figure.add_trace(_bars(str(engine), str(phase), group, (engine, phase) not in shown), row=row, col=1)
+            figure.add_trace(
+                _bars(str(engine), str(phase), group, origin_ns, (engine, phase) not in shown), row=row, col=1
+            )
             shown.add((engine, phase))
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(title_text="ms", row=len(runs), col=1)
@@ -41,8 +44,8 @@ def lanes(runs: Mapping[str, pl.DataFrame]) -> go.Figure:
     return figure
 
 
-def _bars(engine: str, phase: str, events: pl.DataFrame, legend: bool) -> go.Bar:
-    start = events["start_ns"] / NS_PER_MS
+def _bars(engine: str, phase: str, events: pl.DataFrame, origin_ns: int, legend: bool) -> go.Bar:
+    start = (events["start_ns"] - origin_ns) / NS_PER_MS
     length = (events["end_ns"] - events["start_ns"]) / NS_PER_MS
     columns = [events["name"], length, start, events["lane"], events["layer"], events["chunk"]]
     return go.Bar(
@@ -53,7 +56,7 @@ def _bars(engine: str, phase: str, events: pl.DataFrame, legend: bool) -> go.Bar
         y=events["lane"].to_list(),
         base=start.to_list(),
         x=length.to_list(),
-        marker={"color": PHASE_COLOURS.get((engine, phase), OTHER_PART), "line": {"width": 0.4, "color": "white"}},
+        marker={"color": PHASE_COLOURS.get((engine, phase), OTHER_PART), "line": {"width": 0}},
         customdata=list(zip(*(column.to_list() for column in columns), strict=True)),
         hovertemplate=HOVER,
     )

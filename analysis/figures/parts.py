@@ -38,4 +38,5 @@ def parts(runs: Mapping[str, Partition]) -> go.Figure:
         )
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(title_text="ms")
+    figure.update_layout(legend={"traceorder": "normal"})
     return dress(figure, 140 + 48 * len(runs), barmode="stack")

@@ -39,5 +39,5 @@ def dress(figure: go.Figure, height: int, **layout: object) -> go.Figure:
         **layout,
     )
     figure.update_xaxes(gridcolor=GRID, zeroline=False, automargin=True)
-    figure.update_yaxes(gridcolor=GRID, zeroline=False, automargin=True)
+    figure.update_yaxes(gridcolor=GRID, zeroline=False, automargin=True, ticksuffix="  ")
     return figure

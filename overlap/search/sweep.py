@@ -196,7 +196,7 @@ class _Sweep:
     def _final(self, finalists: Sequence[Checked]) -> None:
         """Re-time the finalists, the baseline and the stack with samples of their own."""
         entrants = self._entrants([BASELINE, *(one.candidate for one in finalists)])
-        entrants[STACK] = lambda: self._bench.device.time_stack(self._bench.stack, 1)[0]
+        entrants[STACK] = self._bench.time_stack
         race(self._journal, FINAL, entrants, self._search.final_rounds, self._search.seed, self._progress)
 
     def _entrants(self, candidates: Sequence[Candidate]) -> dict[str, Entrant]:
