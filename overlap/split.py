@@ -60,7 +60,7 @@ class Axis:
     """Meaning, rule and way to serving of one field of `Split`.
 
     `broken(split, workload)` returns the rule that the value breaks, or an empty string.
-    `route` names how a stack can be told to do this (see the deployment routes in the README).
+    `route` names how a serving stack can be made to do this.
     """
 
     name: str

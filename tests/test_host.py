@@ -16,6 +16,7 @@ from overlap.capture import Recorder, op
 from overlap.devices.config import DeviceConfig
 from overlap.devices.host.device import HostDevice
 from overlap.devices.host.plan import QUEUES, make_plan
+from overlap.devices.host.run import POISON
 from overlap.devices.host.workers import share_cores
 from overlap.errors import DeviceError, MemoryLimitError, OpFailedError, ProgramError
 from overlap.kernels import inputs as window_inputs
@@ -105,6 +106,21 @@ def test_bf16_bits_do_not_depend_on_the_order(device: HostDevice) -> None:
     orders = [list(range(len(program.ops))), list_order(program, [100] * len(program.ops))]
     first, second = (device.prepare(program, order, tensors).outputs() for order in orders)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_memory_that_nobody_writes_shows_in_the_outputs(device: HostDevice) -> None:
+    """A variant that forgets half of its output may not pass on what an earlier run left in the pool."""
+    with Recorder() as recorder:
+        x = recorder.input("x", (2, 4), torch.float32)
+        cache = recorder.input("cache", (2, 4), torch.float32)
+        buffer = x.new_empty(2, 4)
+        with op("half"):
+            buffer[:1].copy_(x[:1])
+            cache[1:].copy_(x[1:])
+        program = recorder.finish({"buffer": buffer, "cache": cache})
+    found = device.prepare(program, range(1), {"x": torch.ones(2, 4), "cache": torch.zeros(2, 4)}).outputs()
+    assert found["buffer"].tolist() == [[1.0] * 4, [POISON] * 4]
+    assert found["cache"].tolist() == [[0.0] * 4, [1.0] * 4]
 
 
 def test_a_failing_op_is_named_and_the_device_lives_on(device: HostDevice) -> None:

@@ -9,12 +9,16 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
+
+# PyTorch imports this, a second's worth of modules, at the first call under a dispatch mode. Better here, where other
+# imports are paid, than in the middle of the first capture.
+import torch._dynamo
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from overlap.capture.edges import find_edges
 from overlap.capture.frame import Frame, Place, Recorded
 from overlap.errors import ProgramError
-from overlap.program import Program, RootSpec
+from overlap.program import Program
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -215,6 +219,3 @@ def region(
         yield
     finally:
         frame.place = outer
-
-
-__all__ = ["Recorder", "RootSpec", "op", "piece", "region"]

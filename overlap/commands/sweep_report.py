@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import polars as pl
@@ -139,7 +140,12 @@ def scalar_rows(result: SweepResult) -> list[ScalarRow]:
         }
         hparams = {**one.candidate.split.as_dict(), "order": one.candidate.order, "stage": stage}
         rows.append(ScalarRow(name, hparams, metrics, [time_ns / NS_PER_US for time_ns in times]))
-    return rows
+    return [replace(row, hparams=_varying(row, rows)) for row in rows]
+
+
+def _varying(row: ScalarRow, rows: list[ScalarRow]) -> dict[str, bool | int | float | str]:
+    """The hparams in which the rows differ; the others would only fill the table."""
+    return {name: value for name, value in row.hparams.items() if any(one.hparams[name] != value for one in rows)}
 
 
 def _slug(key: str) -> str:

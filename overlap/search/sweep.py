@@ -172,7 +172,7 @@ class _Sweep:
             checked=checked,
             records=journal.records,
             kept_order=[bench.program(kept.candidate.split).ops[op].name for op in bench.order(kept.candidate)],
-            resumed=journal.resumed,
+            resumed=len({record["session"] for record in journal.of_kind("sample")}) > 1,
         )
 
     def _race(self, sound: Sequence[Checked]) -> list[Checked]:

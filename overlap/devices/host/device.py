@@ -6,7 +6,6 @@ import gc
 import os
 import platform
 import queue
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,14 +19,11 @@ from overlap.devices.config import DeviceConfig
 from overlap.devices.host.memory import physical_memory_bytes, pool_memory
 from overlap.devices.host.optimes import isolated_times
 from overlap.devices.host.plan import QUEUES, Plan, make_plan
-from overlap.devices.host.run import Run
+from overlap.devices.host.run import POISON, Run
 from overlap.devices.host.workers import Worker, share_cores
 from overlap.errors import DeviceError, MemoryLimitError, OpFailedError
 from overlap.program import Program
 from overlap.traces.schema import EVENTS
-
-# Finite, because masked blocks read cache rows before they are written; far from any value of a working model.
-POISON = 100.0
 
 
 class HostDevice:
@@ -134,7 +130,6 @@ class HostRunnable:
         self._plan = plan
         self._inputs = inputs
         self._peak_bytes = 0
-        self._workers_seen = threading.active_count()
         self.program = plan.program
         self.order: Sequence[int] = plan.order
 
@@ -150,13 +145,13 @@ class HostRunnable:
         return _events(run)
 
     def outputs(self) -> dict[str, torch.Tensor]:
-        """Run once with all that the program writes in its inputs set to `POISON` before; clones of the outputs."""
+        """Run once with all memory that the program is to write set to `POISON` before; clones of the outputs."""
         for op in self.program.ops:
             for position in op.writes:
                 ref = op.refs[position]
                 if name := self.program.roots[ref.root].name:
                     ref.resolve(self._inputs[name]).fill_(POISON)
-        _, run = self._once()
+        _, run = self._once(poison=True)
         found = {}
         for name, ref in self.program.outputs.items():
             root = run.roots[ref.root]
@@ -177,8 +172,8 @@ class HostRunnable:
         limit = self._device.info.memory_bytes
         return {"memory": Gate(need <= limit, f"{need / 2**20:.0f} of {limit / 2**20:.0f} MiB")}
 
-    def _once(self) -> tuple[int, Run]:
-        run = Run(self._plan, self._inputs)
+    def _once(self, poison: bool = False) -> tuple[int, Run]:
+        run = Run(self._plan, self._inputs, poison)
         wall_ns = self._device.execute(run)
         self._peak_bytes = max(self._peak_bytes, run.peak_bytes)
         return wall_ns, run

@@ -12,12 +12,21 @@ from overlap.devices.host.plan import QUEUES, Plan
 from overlap.errors import OpFailedError
 
 
-class Run:
-    """State of one run. Made fresh for every run; `roots` holds the live tensors."""
+# Finite, because masked blocks read cache rows before they are written; far from any value of a working model.
+POISON = 100.0
 
-    def __init__(self, plan: Plan, inputs: Mapping[str, torch.Tensor]) -> None:
+
+class Run:
+    """State of one run. Made fresh for every run; `roots` holds the live tensors.
+
+    With `poison`, memory that ops fill piecewise holds `POISON` first. Otherwise it holds whatever was there, which in
+    a pool can be the right result of an earlier run: a variant that forgets to write would pass for correct.
+    """
+
+    def __init__(self, plan: Plan, inputs: Mapping[str, torch.Tensor], poison: bool = False) -> None:
         program = plan.program
         self.plan = plan
+        self._poison = poison
         self.roots: list[torch.Tensor | None] = [inputs[spec.name] if spec.name else None for spec in program.roots]
         self.start_ns = [0] * len(program.ops)
         self.end_ns = [0] * len(program.ops)
@@ -108,7 +117,8 @@ class Run:
             made = self.roots[root]
             if made is None:
                 spec = self.plan.program.roots[root]
-                made = self.roots[root] = torch.empty(spec.shape, dtype=spec.dtype)
+                made = torch.empty(spec.shape, dtype=spec.dtype)
+                self.roots[root] = made.fill_(POISON) if self._poison else made
                 self._live_bytes += spec.bytes
             return made
 
