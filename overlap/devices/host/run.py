@@ -11,7 +11,6 @@ import torch
 from overlap.devices.host.plan import QUEUES, Plan
 from overlap.errors import OpFailedError
 
-
 # Finite, because masked blocks read cache rows before they are written; far from any value of a working model.
 POISON = 100.0
 
