@@ -100,11 +100,6 @@ def _layer_shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
     }
 
 
-def input_bytes(workload: Workload) -> int:
-    """Bytes of all inputs, without making them."""
-    return sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in specs(workload).values())
-
-
 def assemble(workload: Workload, get: Callable[[str, TensorSpec], torch.Tensor]) -> Inputs:
     """Build `Inputs` from a function that gives each tensor by name; used for real and for meta tensors alike."""
     made = {name: get(name, spec) for name, spec in specs(workload).items()}

@@ -75,11 +75,16 @@ class Ref(NamedTuple):
             count *= size if stride else 1
         return count * self.dtype.itemsize
 
-    def strided(self, root: torch.Tensor) -> torch.Tensor:
-        """The same view in one call, for devices whose tensors are plain strided memory."""
-        if self.dtype != root.dtype:
+    def strided(self, root: torch.Tensor, captured_stride: tuple[int, ...]) -> torch.Tensor:
+        """The same view in one call, for devices whose tensors are plain strided memory.
+
+        Falls back to the chain where the real root is not laid out as the captured one was.
+        """
+        if not self.chain:
+            return root
+        if self.dtype != root.dtype or root.stride() != captured_stride:
             return self.resolve(root)
-        return root.as_strided(self.size, self.stride, self.offset) if self.chain else root
+        return root.as_strided(self.size, self.stride, self.offset)
 
     def resolve(self, root: torch.Tensor) -> torch.Tensor:
         """Apply the chain to the real root."""
@@ -157,9 +162,10 @@ class Op(NamedTuple):
 
 
 class RootSpec(NamedTuple):
-    """Shape of a root. `name` is set for the inputs of a program; `buffer` marks memory that ops fill piecewise."""
+    """Geometry of a root. `name` is set for the inputs of a program; `buffer` marks memory that ops fill piecewise."""
 
     shape: tuple[int, ...]
+    stride: tuple[int, ...]
     dtype: torch.dtype
     bytes: int
     name: str = ""

@@ -25,6 +25,12 @@ class Interval:
     samples: int
 
 
+def finite(interval: Interval) -> dict[str, float | None]:
+    """The fields of an interval for JSON; bounds that too few samples leave open are None."""
+    low, high = interval.low or None, interval.high if math.isfinite(interval.high) else None
+    return {"median": interval.median, "low": low, "high": high, "samples": interval.samples}
+
+
 def median(values: Sequence[float]) -> float:
     """Median of a non-empty sequence; the mean of the middle two for an even count."""
     ordered = sorted(values)

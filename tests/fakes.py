@@ -33,7 +33,7 @@ def run_program(program: Program, order: Sequence[int], inputs: Mapping[str, tor
     roots = [
         inputs[spec.name]
         if spec.name
-        else torch.full(spec.shape, float("nan"), dtype=spec.dtype)
+        else torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype).fill_(float("nan"))
         if spec.buffer
         else None
         for spec in program.roots

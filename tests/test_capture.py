@@ -174,7 +174,7 @@ def test_boxes_hold_every_element_of_a_view(pair: tuple[torch.Tensor, torch.Tens
     """A box may be too large, never too small."""
     root, view = pair
     ref = Ref(0, (), tuple(view.shape), view.stride(), view.storage_offset(), view.dtype)
-    box = box_of(ref, RootSpec(tuple(root.shape), root.dtype, 0))
+    box = box_of(ref, RootSpec(tuple(root.shape), root.stride(), root.dtype, 0))
     inside = root[tuple(slice(begin, end) for begin, end in box)]
     assert set(view.flatten().tolist()) <= set(inside.flatten().tolist())
 
@@ -186,7 +186,7 @@ def test_boxes_of_slices_are_exact(begin: int, length: int, head: int) -> None:
     length = min(length, 6 - begin)
     view = root[:, head : head + 1, begin : begin + length].transpose(1, 2).unflatten(-1, (2, 2))
     ref = Ref(0, (), tuple(view.shape), view.stride(), view.storage_offset(), view.dtype)
-    assert box_of(ref, RootSpec((2, 2, 6, 4), root.dtype, 0)) == (
+    assert box_of(ref, RootSpec((2, 2, 6, 4), root.stride(), root.dtype, 0)) == (
         (0, 2),
         (head, head + 1),
         (begin, begin + length),

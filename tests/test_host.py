@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import random
 import threading
 import time
@@ -255,3 +256,53 @@ def test_closing_ends_the_threads() -> None:
     before = threading.active_count()
     HostDevice(DeviceConfig()).close()
     assert threading.active_count() == before
+
+
+def test_ctrl_c_after_one_queue_has_ended_is_prompt(device: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report of a queue that has ended is not waited for again."""
+    runnable = device.prepare(ping_pong(), range(3), {"x": torch.ones(4, 4)})
+    real, seen = queue.SimpleQueue, []
+
+    class Interrupting:
+        """The done queue; the user strikes after the first report."""
+
+        def __init__(self) -> None:
+            self.inner = real()
+
+        def put(self, item: str) -> None:
+            self.inner.put(item)
+
+        def get(self, timeout: float | None = None) -> str:
+            if len(seen) == 1:
+                seen.append("struck")
+                raise KeyboardInterrupt
+            seen.append(self.inner.get(timeout=timeout))
+            return seen[-1]
+
+    monkeypatch.setattr("overlap.devices.host.device.queue.SimpleQueue", Interrupting)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        runnable.time(1)
+    assert time.monotonic() - begin < 5
+    monkeypatch.undo()
+    assert len(runnable.time(1)) == 1
+
+
+def test_a_kernel_that_fails_alone_is_named(device: HostDevice) -> None:
+    """Screening meets it first; it must cost the candidate, not the sweep."""
+    with pytest.raises(OpFailedError, match=r"^op middle failed: boom \("):
+        device.op_times(ping_pong("boom"), 1)
+
+
+def test_permuted_buffers_are_laid_out_as_captured(device: HostDevice) -> None:
+    """A buffer whose captured strides are not the contiguous ones."""
+    with Recorder() as recorder:
+        x = recorder.input("x", (2, 3), torch.float32)
+        buffer = torch.empty_like(x.t())
+        with op("fill"):
+            buffer.copy_(x.t())
+        with op("read"):
+            y = buffer[1:] + 1
+        program = recorder.finish({"y": y})
+    x = torch.arange(6.0).view(2, 3)
+    assert torch.equal(device.prepare(program, range(2), {"x": x}).outputs()["y"], x.t()[1:] + 1)

@@ -84,6 +84,11 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
         raise Interrupted(outcome.resume) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(command, overrides, error) from error
+    except ValueError as error:
+        # `workload=null`: Hydra 1.3 raises a bare ValueError for it.
+        if not str(error).startswith("Config group override"):
+            raise
+        raise ConfigError(str(error).splitlines()[0], "give the name of an option") from error
     except SystemExit as stop:
         # Hydra has printed one line itself.
         return 2 if stop.code else 0

@@ -71,7 +71,7 @@ def overlap(one: Box, other: Box) -> bool:
 
 def box_of(ref: Ref, spec: RootSpec) -> Box:
     """Half-open ranges per root dimension that `ref` can touch; the whole root where that cannot be told."""
-    if ref.dtype != spec.dtype:
+    if ref.dtype != spec.dtype or spec.stride != _contiguous(spec.shape):
         return _whole(spec.shape)
     return _box(spec.shape, ref.size, ref.stride, ref.offset)
 

@@ -54,7 +54,7 @@ class Frame:
         size = tuple(tensor.shape)
         nbytes = tensor.untyped_storage().nbytes()
         ref = Ref(len(self.roots), (), size, tensor.stride(), 0, tensor.dtype)
-        self.roots.append(RootSpec(size, tensor.dtype, nbytes, name, buffer))
+        self.roots.append(RootSpec(size, tensor.stride(), tensor.dtype, nbytes, name, buffer))
         self.know(tensor, ref)
         return ref
 

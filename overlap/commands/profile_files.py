@@ -10,6 +10,7 @@ from pathlib import Path
 from overlap.analysis.partition import partition
 from overlap.files import write_atomic
 from overlap.search.profile import Profile
+from overlap.stats import finite
 from overlap.traces.chrome import TraceInfo, chunk_flows, write_chrome
 from overlap.traces.tensorboard import write_tensorboard
 
@@ -24,7 +25,7 @@ def write_profile(profile: Profile, run_dir: Path) -> None:
         "workload": asdict(profile.workload),
         "split": profile.candidate.split.as_dict(),
         "order": profile.candidate.order,
-        "latency_ns": asdict(profile.latency),
+        "latency_ns": finite(profile.latency),
         "bound_ns": profile.bound.time_ns,
         "work_ns": dict(profile.bound.work_ns),
         "window_ns": found.window_ns,
@@ -45,7 +46,7 @@ def write_profile(profile: Profile, run_dir: Path) -> None:
             for index, (op, time_ns) in enumerate(zip(profile.program.ops, profile.op_ns, strict=True))
         ],
     }
-    write_atomic(run_dir / "profile.json", json.dumps(content, indent=1).encode())
+    write_atomic(run_dir / "profile.json", json.dumps(content, indent=1, allow_nan=False).encode())
     buffer = io.BytesIO()
     profile.events.write_parquet(buffer)
     write_atomic(run_dir / "traces" / "profile.parquet", buffer.getvalue())

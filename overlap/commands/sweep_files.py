@@ -22,6 +22,7 @@ from overlap.kernels.capture import capture
 from overlap.search.candidate import BASELINE
 from overlap.search.sweep import SweepResult, Variant
 from overlap.serve.tuned import SCHEMA, Attribution, Busy, Entry, Errors, Spread, Tuned, TunedDevice, save
+from overlap.stats import finite
 from overlap.traces.chrome import TraceInfo, chunk_flows, write_chrome
 from overlap.traces.scalars import write_scalars
 from overlap.traces.tensorboard import write_tensorboard
@@ -38,6 +39,7 @@ def write_trials(result: SweepResult, path: Path) -> None:
         "session": pl.String,
         "candidate": pl.String,
         "time_ns": pl.Int64,
+        "predicted_ns": pl.Int64,
         "reason": pl.String,
         "evidence": pl.String,
     }
@@ -67,9 +69,8 @@ def _other_rows(result: SweepResult) -> list[dict[str, Any]]:
         {"stage": "rules", "candidate": str(one.split), "reason": one.reason} for one in result.rejected
     ]
     for screened in result.screened:
-        reason = screened.failure or "predicted from isolated op times"
-        row = {"stage": "screen", "candidate": screened.candidate.key, "time_ns": screened.predicted_ns or None}
-        rows.append(row | {"reason": reason, "evidence": "predicted"})
+        row = {"stage": "screen", "candidate": screened.candidate.key, "reason": screened.failure}
+        rows.append(row | {"predicted_ns": screened.predicted_ns or None})
     rows += [{"stage": "check", "candidate": c.candidate.key, "reason": c.failure} for c in result.checked if c.failure]
     rows += [
         {"stage": r["stage"], "candidate": r["entrant"], "session": r["session"], "reason": r["reason"]}
@@ -133,7 +134,7 @@ def write_profile(result: SweepResult, path: Path) -> None:
         "variants": {name: _variant(result, one) for name, one in result.variants.items()},
         "kept_order": list(result.kept_order),
     }
-    write_atomic(path, json.dumps(content, indent=1).encode())
+    write_atomic(path, json.dumps(content, indent=1, allow_nan=False).encode())
 
 
 def _variant(result: SweepResult, one: Variant) -> Mapping[str, Any]:
@@ -141,7 +142,7 @@ def _variant(result: SweepResult, one: Variant) -> Mapping[str, Any]:
     return {
         "split": one.candidate.split.as_dict(),
         "order": one.candidate.order,
-        "latency_ns": asdict(one.latency),
+        "latency_ns": finite(one.latency),
         "samples_ns": result.samples_ns(one.candidate.key),
         "bound_ns": one.bound.time_ns,
         "bound_limit": one.bound.limit,

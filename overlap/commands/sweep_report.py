@@ -56,7 +56,7 @@ def _numbers(result: SweepResult) -> Iterator[tuple[str, str, str]]:
     yield _row(f"time of a run ({evidence})", [milliseconds(one.latency) for one in pair])
     for name, time_ns in SHARES.items():
         yield _row(name, [f"{one.fraction(time_ns(one)):.1%}, {time_ns(one) / NS_PER_MS:.1f} ms" for one in found])
-    yield _row("bound (op times in isolation)", [f"{one.bound.time_ns / NS_PER_MS:.1f} ms" for one in pair])
+    yield _row("bound (ops alone, warm caches)", [f"{one.bound.time_ns / NS_PER_MS:.1f} ms" for one in pair])
     for engine in pair[0].bound.work_ns:
         yield _row(f"  {engine} work", [f"{one.bound.work_ns[engine] / NS_PER_MS:.1f} ms" for one in pair])
     yield _row("  critical path", [f"{one.bound.critical_path_ns / NS_PER_MS:.1f} ms" for one in pair])

@@ -11,7 +11,7 @@ from overlap.analysis.partition import Partition, partition
 from overlap.program import Engine
 from overlap.search.candidate import BASELINE
 from overlap.search.profile import Profile
-from overlap.search.sweep import SweepResult, Variant
+from overlap.search.sweep import SweepResult
 from overlap.stats import Interval
 
 NS_PER_MS = 1e6
@@ -57,7 +57,7 @@ def sweep_tables(result: SweepResult) -> Iterable[Table]:
     for name, time_ns in SHARES.items():
         shares = [found[id(one)].fraction(time_ns(found[id(one)])) for one in variants]
         table.add_row(name, *(f"{share:.1%}" for share in shares))
-    table.add_row("bound (isolated op times)", *(f"{one.bound.time_ns / NS_PER_MS:.1f} ms" for one in variants))
+    table.add_row("bound (ops alone, warm caches)", *(f"{one.bound.time_ns / NS_PER_MS:.1f} ms" for one in variants))
     table.add_row("gap to the bound", *(f"{one.gap:.1%}" for one in variants))
     table.add_row("peak beside the inputs", *(f"{one.peak_bytes / 2**20:.0f} MiB" for one in variants))
     table.add_row("error against fp32", *(f"{one.error:.1e}" for one in variants))
@@ -70,11 +70,15 @@ def _gain_table(result: SweepResult) -> Table:
         table = _table("no split was faster for sure; the baseline stays", "candidate", "why not")
         for one in result.verdict.considered:
             table.add_row(one.candidate.key, one.reason)
+        if result.stack is not None:
+            table.add_row("the stack, for comparison", milliseconds(result.stack))
         return table
     table = _table("gain", "", "factor")
     table.add_row("kept over baseline", times(result.verdict.speedup))
-    for name in ("work", "tiling", "overlap", "order"):
-        table.add_row(f"  {name}", f"{result.attribution[name]:.3f}x")
+    for name, factor in result.attribution.items():
+        table.add_row(f"  {'all factors' if name == 'total' else name}", f"{factor:.3f}x")
+    if not result.attribution:
+        table.add_row("  factors", "not known: a run of theirs failed")
     if result.speedup_vs_stack is not None and result.stack is not None:
         table.add_row("kept over stack", times(result.speedup_vs_stack))
         table.add_row("  the stack's time", milliseconds(result.stack))
@@ -96,7 +100,7 @@ def _run_table(profile: Profile, found: Partition) -> Table:
     table.add_row("time", milliseconds(profile.latency))
     for name, time_ns in SHARES.items():
         table.add_row(name, f"{found.fraction(time_ns(found)):.1%}")
-    table.add_row("bound (isolated op times)", f"{profile.bound.time_ns / NS_PER_MS:.1f} ms")
+    table.add_row("bound (ops alone, warm caches)", f"{profile.bound.time_ns / NS_PER_MS:.1f} ms")
     table.add_row("  critical path", f"{profile.bound.critical_path_ns / NS_PER_MS:.1f} ms")
     table.add_row("peak beside the inputs", f"{profile.peak_bytes / 2**20:.0f} MiB")
     return table
@@ -139,9 +143,3 @@ def _op_table(profile: Profile, title: str) -> Table:
         name = f"{row['phase']}.{row['op']}"
         table.add_row(name, row["engine"], str(row["count"]), f"{row['ns'] / NS_PER_MS:.2f}", f"{share:.1%}")
     return table
-
-
-def sweep_summary(result: SweepResult) -> str:
-    """One line for a log."""
-    kept: Variant = result.kept
-    return f"kept {kept.candidate.key}: {times(result.verdict.speedup)} over the baseline, {result.device.evidence}"

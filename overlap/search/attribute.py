@@ -5,11 +5,12 @@ The runs form a chain from the baseline to the kept variant, and each differs fr
     baseline     unsplit, program order
     tiled        the kept split with masked blocks computed, one queue at a time    → tiling  = baseline / tiled
     skipped      the same without the masked blocks, one queue at a time            → work    = tiled / skipped
-    side by side the same on both queues at once, program order                     → overlap = skipped / side by side
-    kept         the same in the kept order                                         → order   = side by side / kept
+    ordered      the same in the kept order, one queue at a time                    → order   = skipped / ordered
+    kept         the same with both queues at once                                  → overlap = ordered / kept
 
-All five take turns in rounds; a factor is the median of its ratio over the rounds, so the factors multiply to the whole
-gain up to the spread of the medians.
+What an order is worth for keeping both queues fed is part of `overlap`; `order` alone is what it does to caches and
+memory. All take turns in rounds; a factor is the median of its ratio over the rounds, so the factors multiply to
+the whole gain up to the spread of the medians.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from overlap.search.race import Entrant, paired_ratios, race
 from overlap.stats import median
 
 STAGE = "attribution"
-FACTORS = ("tiling", "work", "overlap", "order")
+FACTORS = ("tiling", "work", "order", "overlap")
 
 
 def chain(kept: Candidate) -> list[Candidate]:
@@ -35,7 +36,7 @@ def chain(kept: Candidate) -> list[Candidate]:
         BASELINE,
         Candidate(tiled, "program", serial=True),
         Candidate(kept.split, "program", serial=True),
-        Candidate(kept.split, "program"),
+        Candidate(kept.split, kept.order, serial=True),
         kept,
     ]
 

@@ -43,7 +43,7 @@ class SearchConfig:
     screen_repeats: int = 3
     race_rounds: int = 8
     finalists: int = 3
-    final_rounds: int = 15
+    final_rounds: int = 19
     attribution_rounds: int = 7
     confidence: float = 0.95
     margin: float = 0.01

@@ -22,6 +22,8 @@ from typing import Any
 from overlap.errors import RunDirError
 
 NAME = "journal.jsonl"
+# What Hydra has put into a run directory before a journal is opened.
+OURS = {".hydra", "run.log"}
 SCHEMA = "overlap.journal/1"
 # How every journal begins; tells a header that was cut off from a file that belongs to somebody else.
 START = b'{"kind": "header"'
@@ -40,6 +42,7 @@ class Journal:
         self.records: list[dict[str, Any]] = []
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
+            _refuse_foreign(run_dir)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
             raise RunDirError(f"cannot write to {run_dir}: {error.strerror}", "choose another hydra.run.dir") from error
@@ -112,6 +115,8 @@ class Journal:
                 record = json.loads(line)
                 kind = record["kind"]
             except (ValueError, KeyError, TypeError):
+                if number == 1:
+                    raise RunDirError(f"{self.path} is not a journal", "choose another hydra.run.dir") from None
                 raise RunDirError(
                     f"{self.path} line {number} is damaged", "remove the line, or choose another hydra.run.dir"
                 ) from None
@@ -134,3 +139,14 @@ class Journal:
                     f"{self.path.parent} holds a sweep with another {name}",
                     "choose another hydra.run.dir, or run with the overrides it was started with",
                 )
+
+
+def _refuse_foreign(run_dir: Path) -> None:
+    """Refuse a folder that holds something else, such as a home or a checkout: a sweep would scatter files in it."""
+    if (run_dir / NAME).exists():
+        return
+    others = sorted(path.name for path in run_dir.iterdir() if path.name not in OURS)
+    if others:
+        raise RunDirError(
+            f"{run_dir.resolve()} holds {others[0]} but no journal of a sweep", "choose a new or empty hydra.run.dir"
+        )

@@ -80,7 +80,7 @@ def check_memory(device: Device, label: str, need_bytes: int) -> None:
     """Raise `MemoryLimitError` if a program cannot fit."""
     if need_bytes > device.info.memory_bytes:
         raise MemoryLimitError(
-            f"{label} needs {need_bytes / 2**30:.1f} GiB, the device has {device.info.memory_bytes / 2**30:.1f} GiB",
+            f"{label} needs {need_bytes / 2**30:.3g} GiB, the device has {device.info.memory_bytes / 2**30:.3g} GiB",
             "a smaller bucket, fewer window_layers or a larger tensor_parallel",
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ import polars as pl
 from overlap import __version__
 from overlap.analysis.bound import Bound, bound, gap
 from overlap.devices.base import Device, DeviceInfo
+from overlap.errors import SplitError
 from overlap.files import write_atomic
 from overlap.search.attribute import attribute, timer
 from overlap.search.bench import Bench
@@ -146,6 +148,8 @@ class _Sweep:
         """All steps, in order."""
         search, bench, journal, progress = self._search, self._bench, self._journal, self._progress
         splits, rejected = enumerate_space(self._space, bench.workload)
+        if not splits and rejected:
+            raise SplitError(f"no split of the space can run: {rejected[0].reason}", f"workload: {bench.workload}")
         screened = screen(bench, journal, splits, search.orders, search.screen_repeats, progress)
         checked = check(bench, journal, shortlist(screened, search.race_candidates), progress)
         require_sound(checked[0])
@@ -209,25 +213,27 @@ class _Sweep:
         return Variant(
             candidate=candidate,
             latency=median_interval(times, self._search.confidence),
-            bound=self._bound(name, candidate),
+            bound=self._bound(candidate),
             peak_bytes=checked.peak_bytes,
             error=checked.worst_error,
             events=self._profile(name, candidate),
         )
 
-    def _bound(self, name: str, candidate: Candidate) -> Bound:
+    def _bound(self, candidate: Candidate) -> Bound:
         """Bound from op times taken in isolation, anew and with more repeats than in the screening."""
-        record = next((r for r in self._journal.of_kind("bound") if r["variant"] == name), None)
+        record = next((r for r in self._journal.of_kind("bound") if r["entrant"] == candidate.key), None)
         program = self._bench.program(candidate.split)
         if record is None:
             fresh = self._bench.device.op_times(program, BOUND_REPEATS)
-            record = self._journal.append("bound", variant=name, ns=fresh)
+            record = self._journal.append("bound", entrant=candidate.key, ns=fresh)
         return bound(program, record["ns"])
 
     def _profile(self, name: str, candidate: Candidate) -> pl.DataFrame:
         """The event table of a typical run: of three profiles the one of median length."""
         path = self._run_dir / "traces" / f"{name}.parquet"
-        if path.exists():
+        known = {record["sha256"] for record in self._journal.of_kind("profile") if record["entrant"] == candidate.key}
+        # A file that this journal does not know, or that has changed, is not a profile of this candidate.
+        if path.is_file() and sha256(path.read_bytes()).hexdigest() in known:
             return pl.read_parquet(path)
         runs = [self._bench.runnable(candidate).profile() for _ in range(PROFILES)]
         lengths = [max(run["end_ns"].to_list()) for run in runs]
@@ -235,4 +241,6 @@ class _Sweep:
         buffer = io.BytesIO()
         middle.write_parquet(buffer)
         write_atomic(path, buffer.getvalue())
+        digest = sha256(buffer.getvalue()).hexdigest()
+        self._journal.append("profile", entrant=candidate.key, session=self._journal.session, sha256=digest)
         return middle

@@ -8,7 +8,7 @@ import platform
 import queue
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import polars as pl
 import torch
@@ -19,8 +19,8 @@ from overlap.devices.config import DeviceConfig
 from overlap.devices.host.memory import physical_memory_bytes, pool_memory
 from overlap.devices.host.optimes import isolated_times
 from overlap.devices.host.plan import QUEUES, Plan, make_plan
-from overlap.devices.host.run import POISON, Run
-from overlap.devices.host.workers import Worker, share_cores
+from overlap.devices.host.run import POISON, Run, op_failed
+from overlap.devices.host.workers import CoreShare, Worker, share_cores
 from overlap.errors import DeviceError, MemoryLimitError, OpFailedError
 from overlap.program import Program
 from overlap.traces.schema import EVENTS
@@ -34,7 +34,7 @@ class HostDevice:
         self._shares = share_cores(config.mme_threads, config.tpc_threads, config.pin)
         self._pooled = pool_memory()
         self._workers = [Worker(engine.value, share) for engine, share in zip(QUEUES, self._shares, strict=True)]
-        self.info = _describe([share.threads for share in self._shares], self._pooled, config.memory_fraction)
+        self.info = _describe(self._shares, self._pooled, config.memory_fraction)
 
     def prepare(
         self,
@@ -48,7 +48,7 @@ class HostDevice:
         need = program.input_bytes() + program.peak_bytes(order)
         if need > self.info.memory_bytes:
             raise MemoryLimitError(
-                f"{program.label} needs {need / 2**30:.1f} GiB, there are {self.info.memory_bytes / 2**30:.1f} GiB",
+                f"{program.label} needs {need / 2**30:.3g} GiB, there are {self.info.memory_bytes / 2**30:.3g} GiB",
                 "a smaller bucket, fewer window_layers or a larger tensor_parallel",
             )
         missing = sorted(program.inputs.keys() - inputs.keys())
@@ -59,29 +59,34 @@ class HostDevice:
     def execute(self, run: Run) -> int:
         """Run once; wall time in ns. Raises what an op raised, or names the op that waits if nothing moves."""
         done: queue.SimpleQueue[str] = queue.SimpleQueue()
+        asked = finished = 0
         begin = time.perf_counter_ns()
-        for number, worker in enumerate(self._workers):
-            worker.submit(lambda number=number: run.work(number), done)  # type: ignore[misc]
         try:
-            for _ in self._workers:
+            for number, worker in enumerate(self._workers):
+                asked += 1
+                worker.submit(lambda number=number: run.work(number), done)  # type: ignore[misc]
+            while finished < asked:
                 done.get(timeout=self._config.timeout_s)
+                finished += 1
         except queue.Empty:
             run.abort("", TimeoutError())
             state = "; ".join(f"{engine.value} queue: {at}" for engine, at in zip(QUEUES, run.at, strict=True))
             raise OpFailedError(
-                f"nothing finished within {self._config.timeout_s:.0f} s. {state}", "raise device.timeout_s"
+                f"a queue did not end within {self._config.timeout_s:g} s. {state}", "raise device.timeout_s"
             ) from None
         except BaseException as stop:
+            # Ctrl-C: let the ops that are running end, so that nothing writes into tensors that are reused or freed.
             run.abort("", stop)
-            for _ in range(len(self._workers)):
-                done.get(timeout=self._config.timeout_s)
+            with suppress(queue.Empty):
+                for _ in range(asked - finished):
+                    done.get(timeout=self._config.timeout_s)
             raise
         end = time.perf_counter_ns()
         run.raise_failure()
         return end - begin
 
-    def on_engine(self, queue_number: int, job: Callable[[], None]) -> None:
-        """Run `job` on the thread of one engine and wait for it."""
+    def on_engine(self, queue_number: int, name: str, job: Callable[[], None]) -> None:
+        """Run `job` on the thread of one engine and wait for it; raises `OpFailedError` with the op's `name`."""
         failure: list[BaseException] = []
 
         def guarded() -> None:
@@ -92,9 +97,14 @@ class HostDevice:
 
         done: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._workers[queue_number].submit(guarded, done)
-        done.get()
+        try:
+            done.get(timeout=self._config.timeout_s)
+        except queue.Empty:
+            raise OpFailedError(
+                f"op {name} did not end within {self._config.timeout_s:g} s", "raise device.timeout_s"
+            ) from None
         if failure:
-            raise failure[0]
+            raise op_failed(name, failure[0]) from failure[0]
 
     def op_times(
         self,
@@ -223,8 +233,10 @@ def _events(run: Run) -> pl.DataFrame:
     )
 
 
-def _describe(threads: list[int], pooled: bool, memory_fraction: float) -> DeviceInfo:
-    """Name, versions and memory of this machine."""
+def _describe(shares: Sequence[CoreShare], pooled: bool, memory_fraction: float) -> DeviceInfo:
+    """Name, versions and memory of this machine; the name says so if the engines have no cores of their own."""
+    threads = "+".join(str(share.threads) for share in shares)
+    pinned = "" if all(share.cpus for share in shares) else ", not pinned"
     software = {
         "overlap": __version__,
         "torch": str(torch.__version__),
@@ -234,7 +246,7 @@ def _describe(threads: list[int], pooled: bool, memory_fraction: float) -> Devic
     }
     return DeviceInfo(
         kind="host",
-        name=f"host ({cpu_name()}, {'+'.join(map(str, threads))} threads)",
+        name=f"host ({cpu_name()}, {threads} threads{pinned})",
         evidence="measured",
         memory_bytes=int(physical_memory_bytes() * memory_fraction),
         software=software,

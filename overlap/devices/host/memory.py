@@ -40,12 +40,3 @@ def physical_memory_bytes() -> int:
         if text.isdigit():
             total = min(total, int(text))
     return total
-
-
-def resident_bytes() -> int:
-    """Memory that this process holds now (0 where /proc is not there)."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0

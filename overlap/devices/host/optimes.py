@@ -41,7 +41,7 @@ def _time_kernel(device: HostDevice, op: Op, repeats: int) -> int:
             samples.append(time.perf_counter_ns() - begin)
             del made
 
-    device.on_engine(QUEUES.index(op.engine), job)
+    device.on_engine(QUEUES.index(op.engine), op.name, job)
     return int(median(samples[1:]))
 
 

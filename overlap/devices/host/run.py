@@ -15,6 +15,12 @@ from overlap.errors import OpFailedError
 POISON = 100.0
 
 
+def op_failed(name: str, error: BaseException) -> OpFailedError:
+    """The error for an op that raised: its name, and the first line of what it raised."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return OpFailedError(f"op {name} failed: {text}", "the ops before it are fine")
+
+
 class Run:
     """State of one run. Made fresh for every run; `roots` holds the live tensors.
 
@@ -77,8 +83,7 @@ class Run:
         name, error = self.failure
         if isinstance(error, KeyboardInterrupt):
             raise error
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise OpFailedError(f"op {name} failed: {text}", "the ops before it are fine") from error
+        raise op_failed(name, error) from error
 
     def _wait(self, queue: int, index: int, name: str) -> None:
         for other in self.plan.waits[index]:
@@ -91,11 +96,11 @@ class Run:
     def _run_op(self, index: int) -> None:
         """Resolve the refs, run the kernel, publish its results, free what it was the last to touch, signal."""
         op = self.plan.program.ops[index]
-        roots = self.roots
+        roots, specs = self.roots, self.plan.program.roots
         values = []
         for ref in op.refs:
             root = roots[ref[0]]
-            values.append(ref.strided(self._buffer(ref[0]) if root is None else root))
+            values.append(ref.strided(self._buffer(ref[0]) if root is None else root, specs[ref[0]].stride))
         kernel = op.kernel
         self.start_ns[index] = time.perf_counter_ns()
         made = kernel.run(values)
@@ -116,7 +121,8 @@ class Run:
             made = self.roots[root]
             if made is None:
                 spec = self.plan.program.roots[root]
-                made = torch.empty(spec.shape, dtype=spec.dtype)
+                assert spec.buffer, "a root that an op makes is there before anybody reads it"
+                made = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype)
                 self.roots[root] = made.fill_(POISON) if self._poison else made
                 self._live_bytes += spec.bytes
             return made
