@@ -34,8 +34,9 @@ def test_every_split_is_as_good_as_the_plain_code(data: st.DataObject, seed: int
     workload = data.draw(workloads())
     split = data.draw(splits_of(workload))
     plain, found = errors_of(workload, Split(), seed), errors_of(workload, split, seed)
-    # A handful of elements makes the plain error itself a matter of luck; the floor is one rounding of the dtype.
-    floor = 2e-6 if workload.shard.dtype == "float32" else 8e-3
+    # A handful of elements makes the plain error itself a matter of luck; the floor is four roundings of the dtype. A
+    # mistake in the logic is off by far more, in fp32 above all; the rule without a floor is tested below.
+    floor = 2e-6 if workload.shard.dtype == "float32" else 4 * 2.0**-8
     for name, error in found.items():
         assert error <= max(2 * plain[name], floor), (name, error, plain[name])
 

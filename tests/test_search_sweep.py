@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from overlap.devices.base import DeviceInfo
-from overlap.errors import DeviceError, MemoryLimitError, OpFailedError, RunDirError
+from overlap.errors import DeviceError, MemoryLimitError, OpFailedError, RunDirError, SplitError
 from overlap.search.attribute import FACTORS
 from overlap.search.candidate import BASELINE
 from overlap.search.journal import Journal
@@ -24,7 +24,7 @@ from tests.sweeps import SEARCH, SPACE, Untouchable, candidate, samples, sweep
 
 BEST, SECOND = candidate(4), candidate(2)
 # Records of one undisturbed sweep; it is killed at each of them.
-RECORDS = 63
+RECORDS = 65
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -65,12 +65,15 @@ def test_the_fastest_variant_is_kept_and_explained(tmp_path: Path) -> None:
     for name in FACTORS:
         product *= result.attribution[name]
     assert product == pytest.approx(result.attribution["total"]) == pytest.approx(gain)
-    assert result.attribution["order"] > 1.0
+    assert result.attribution["overlap"] > 1.0
+    assert (
+        result.attribution["order"] == 1.0
+    )  # one queue at a time, an order changes nothing on a device without caches
 
 
 def test_the_result_holds_everything_behind_it(tmp_path: Path) -> None:
     result = sweep(tmp_path, FakeDevice())
-    assert not result.resumed
+    assert result.sessions == 1
     assert result.kept.gap >= 0.0
     assert result.kept.peak_bytes < result.baseline.peak_bytes
     assert result.stack is not None
@@ -97,10 +100,29 @@ def test_the_baseline_stays_if_nothing_is_faster(tmp_path: Path) -> None:
 
 
 def test_the_baseline_stays_if_the_space_holds_nothing_else(tmp_path: Path) -> None:
-    result = sweep(tmp_path, FakeDevice(), space=replace(SPACE, chunks=[1, 3]))
+    result = sweep(tmp_path, FakeDevice(), space=replace(SPACE, chunks=[1]))
     assert result.verdict.kept == BASELINE
     assert result.verdict.reason == "no candidate could run"
-    assert [one.reason for one in result.rejected] == ["chunks=3 does not divide the query dimension of 16"]
+
+
+def test_a_space_in_which_nothing_can_run_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(SplitError, match="no split of the space can run: chunks=3 does not divide"):
+        sweep(tmp_path, FakeDevice(), space=replace(SPACE, chunks=[1, 3]))
+
+
+def test_a_leftover_profile_of_something_else_is_not_trusted(tmp_path: Path) -> None:
+    expected = sweep(tmp_path, FakeDevice())
+    for name in ("baseline", "kept"):
+        (tmp_path / "traces" / f"{name}.parquet").write_bytes(b"junk")
+    again = sweep(tmp_path, FakeDevice())
+    assert again.kept.events.equals(expected.kept.events)
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunDirError, match=r"holds thesis\.tex but no journal"):
+        sweep(tmp_path, FakeDevice())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 # -- what is not kept ------------------------------------------------------------------------------------------------
@@ -216,7 +238,13 @@ def assert_same_sweep(result: SweepResult, expected: SweepResult) -> None:
     taken = samples(result.records)
     assert len(set(taken)) == len(taken)
     assert set(taken) == set(samples(expected.records))
-    for kind, name in (("screen", "split"), ("check", "entrant"), ("bound", "variant"), ("header", "schema")):
+    for kind, name in (
+        ("screen", "split"),
+        ("check", "entrant"),
+        ("bound", "entrant"),
+        ("profile", "entrant"),
+        ("header", "schema"),
+    ):
         facts = [[r[name] for r in one.records if r["kind"] == kind] for one in (result, expected)]
         assert facts[0] == facts[1]
     assert summary(result) == summary(expected)
@@ -233,7 +261,7 @@ def test_a_killed_sweep_goes_on(
         with pytest.raises(KeyboardInterrupt):
             sweep(tmp_path, FakeDevice())
     result = sweep(tmp_path, FakeDevice())
-    assert result.resumed == (number > 0 or written)
+    assert result.sessions in (1, 2)
     assert_same_sweep(result, undisturbed)
 
 
@@ -286,7 +314,7 @@ def test_a_finished_sweep_measures_nothing_and_says_the_same(tmp_path: Path, see
     first = sweep(tmp_path, noisy_device(seed), search, space)
     assert len(samples(first.records, "race")) < 14 * 4, "somebody was dropped"
     again = sweep(tmp_path, Untouchable(), search, space)
-    assert again.resumed
+    assert again.sessions == 1
     assert again.records == first.records
     assert again.verdict == first.verdict
     assert summary(again) == summary(first)

@@ -87,7 +87,7 @@ def _method(result: SweepResult) -> Iterator[str]:
         "Speed-ups are medians of the ratio within a round, with intervals from order statistics."
     )
     yield "The lanes are the run of median length out of three profiled ones, stamped by the workers themselves."
-    if result.resumed:
+    if result.sessions > 1:
         yield "The sweep was interrupted and went on; samples are paired only within a session."
 
 

@@ -57,7 +57,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """All that a sweep found out. `journal` holds every record behind it."""
+    """All that a sweep found out: `records` is the journal, `sessions` the number of processes that took samples."""
 
     workload: Workload
     device: DeviceInfo
@@ -72,7 +72,7 @@ class SweepResult:
     checked: Sequence[Checked]
     records: Sequence[Mapping[str, object]]
     kept_order: Sequence[str]
-    resumed: bool
+    sessions: int
 
     @property
     def variants(self) -> dict[str, Variant]:
@@ -176,7 +176,7 @@ class _Sweep:
             checked=checked,
             records=journal.records,
             kept_order=[bench.program(kept.candidate.split).ops[op].name for op in bench.order(kept.candidate)],
-            resumed=len({record["session"] for record in journal.of_kind("sample")}) > 1,
+            sessions=len({record["session"] for record in journal.of_kind("sample")}),
         )
 
     def _race(self, sound: Sequence[Checked]) -> list[Checked]:
