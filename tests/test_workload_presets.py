@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from overlap.app.config import SweepRoot, from_config
 from overlap.app.launch import register
 from overlap.app.usage import group_options
-from overlap.config import SweepRoot, from_config
 from overlap.errors import WorkloadError
 from overlap.presets import FAMILIES, build_workload, shape_from_hf
 from overlap.workload import Workload

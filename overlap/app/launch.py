@@ -26,10 +26,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
+from overlap.app.config import ROOTS, schema
 from overlap.app.explain import explain
 from overlap.app.naming import register_resolvers
 from overlap.commands import Command
-from overlap.config import ROOTS, schema
 from overlap.errors import ConfigError, OverlapError, RunDirError
 
 log = logging.getLogger("overlap")

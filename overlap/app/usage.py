@@ -10,8 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from overlap.app.config import ROOTS
 from overlap.commands import COMMANDS, Command
-from overlap.config import ROOTS
 from overlap.workload import Bucket
 
 WIDTH = 110

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from overlap.config import ProfileRoot, from_config
+from overlap.app.config import ProfileRoot, from_config
 from overlap.presets import build_workload
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from overlap.config import SweepRoot, from_config
+from overlap.app.config import SweepRoot, from_config
 
 
 def run(config: Any, run_dir: Path) -> None:
