@@ -89,7 +89,7 @@ def _wrong_name(command: Command, override: Override, known: Known) -> ConfigErr
 
 def _wrong_option(command: Command, override: Override, options: Sequence[str]) -> ConfigError | None:
     for value in _values(override):
-        # `null` takes a group out of the composition.
+        # Anything but a name, such as `null`, is Hydra's to refuse.
         if isinstance(value, str) and value not in options:
             group = override.key_or_group
             hint = did_you_mean(value, options, f"overlap {command.name} --help lists them")
