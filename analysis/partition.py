@@ -20,6 +20,7 @@ import polars as pl
 from overlap.traces.sweep import Window, active_steps, engines_of, window_of
 
 IDLE = "idle"
+COMPUTE = ("MME", "TPC")
 
 
 def part_key(engines: Iterable[str]) -> str:
@@ -96,7 +97,7 @@ def partition(events: pl.DataFrame, window: Window | None = None) -> Partition:
         window: (start_ns, end_ns), rows are clipped to it; from the first start to the last end where it is None.
 
     Returns:
-        Parts for every set of the engines that have rows, in a fixed order, zeros included.
+        Parts in a fixed order: every engine that has rows, MME+TPC, idle, and every other set that occurs.
 
     Raises:
         ValueError: for an unknown engine or a window that ends before it starts.
@@ -114,7 +115,8 @@ def partition(events: pl.DataFrame, window: Window | None = None) -> Partition:
     )
     by_mask = dict(spans.iter_rows())
     parts = {_key_of(bits, engines): by_mask.get(_mask_of(bits), 0) for bits in _subsets(len(engines))}
-    return Partition(start, end, parts)
+    always = {*engines, IDLE, part_key(COMPUTE) if set(COMPUTE) <= set(engines) else IDLE}
+    return Partition(start, end, {key: ns for key, ns in parts.items() if ns or key in always})
 
 
 def _subsets(count: int) -> list[tuple[bool, ...]]:

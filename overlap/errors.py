@@ -59,3 +59,7 @@ class OpFailedError(DeviceError):
 
 class RunDirError(OverlapError):
     """A run directory that belongs to another run, is damaged, or cannot be written."""
+
+
+class TraceError(OverlapError):
+    """A trace that cannot be read or holds nothing to analyse: an empty file, a trace without device lanes."""

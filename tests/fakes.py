@@ -12,7 +12,7 @@ from overlap.devices.base import DeviceInfo, Gate
 from overlap.errors import OpFailedError
 from overlap.program import Engine, Kernel, Op, Program, check_order
 from overlap.search.order import makespan_ns, op_times
-from overlap.traces.schema import EVENTS
+from overlap.traces.schema import filled
 from overlap.workload import ModelShape, Workload
 
 SMALL = ModelShape(name="small", hidden=32, heads=4, kv_heads=2, head_dim=8, ffn=48, layers=4, dtype="float32")
@@ -75,12 +75,7 @@ class FakeRunnable:
             rows.append((node.engine.value, node.name, now, now + times[op]))
             now += times[op]
         frame = pl.DataFrame(rows, schema=["engine", "name", "start_ns", "end_ns"], orient="row")
-        fill = [
-            (pl.lit("") if dtype == pl.String else pl.lit(-1, dtype)).alias(name)
-            for name, dtype in EVENTS.items()
-            if name not in frame.columns
-        ]
-        return frame.with_columns(fill).with_columns(lane=pl.col("engine")).select(list(EVENTS)).cast(dict(EVENTS))
+        return filled(frame.with_columns(lane=pl.col("engine")))
 
     def outputs(self) -> dict[str, torch.Tensor]:
         """Real outputs, unless the device was told to spoil this program."""

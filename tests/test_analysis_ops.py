@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlap.analysis.ops import by_kind, by_phase, op_table
-from overlap.traces.schema import EVENTS, empty
+from overlap.traces.schema import EVENTS, empty, filled
 
 ENGINE_OF = ("MME", "TPC", "DMA", "TPC", "MME")
 ROWS = st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 40), st.integers(0, 12)), max_size=20)
@@ -15,26 +15,30 @@ ROWS = st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 40), st.integers(0,
 
 def table(rows: list[tuple[int, int, int]]) -> pl.DataFrame:
     """Event table from (op_id, start, length) rows; an op is always on the engine `ENGINE_OF` names."""
-    return pl.DataFrame(
-        [
-            {
-                "engine": ENGINE_OF[op],
-                "lane": f"{ENGINE_OF[op]} {i}",
-                "name": f"op{op}",
-                "kind": "k",
-                "op_id": op,
-                "layer": 0,
-                "chunk": 0,
-                "phase": "attn",
-                "start_ns": start,
-                "end_ns": start + length,
-                "correlation": -1,
-                "flops": 5,
-                "bytes": -1,
-            }
-            for i, (op, start, length) in enumerate(rows)
-        ],
-        schema=EVENTS,
+    return filled(
+        pl.DataFrame(
+            [
+                {
+                    "engine": ENGINE_OF[op],
+                    "lane": f"{ENGINE_OF[op]} {i}",
+                    "name": f"op{op}",
+                    "kind": "k",
+                    "op_id": op,
+                    "layer": 0,
+                    "chunk": 0,
+                    "phase": "attn",
+                    "start_ns": start,
+                    "end_ns": start + length,
+                    "correlation": -1,
+                    "flops": 5,
+                    "bytes": -1,
+                }
+                for i, (op, start, length) in enumerate(rows)
+            ],
+            schema_overrides=EVENTS,
+        )
+        if rows
+        else empty()
     )
 
 

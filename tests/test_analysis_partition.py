@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlap.analysis.partition import Partition, partition
-from overlap.traces.schema import EVENTS, empty
+from overlap.traces.schema import EVENTS, empty, filled
 
 ROWS = st.lists(
     st.tuples(st.sampled_from(("MME", "TPC", "DMA", "NIC")), st.integers(0, 40), st.integers(0, 12)), max_size=20
@@ -17,26 +17,30 @@ ROWS = st.lists(
 
 def table(rows: list[tuple[str, int, int]]) -> pl.DataFrame:
     """Event table from (engine, start, length) rows."""
-    return pl.DataFrame(
-        [
-            {
-                "engine": engine,
-                "lane": engine,
-                "name": f"op{i}",
-                "kind": "k",
-                "op_id": i,
-                "layer": 0,
-                "chunk": 0,
-                "phase": "attn",
-                "start_ns": start,
-                "end_ns": start + length,
-                "correlation": i,
-                "flops": -1,
-                "bytes": -1,
-            }
-            for i, (engine, start, length) in enumerate(rows)
-        ],
-        schema=EVENTS,
+    return filled(
+        pl.DataFrame(
+            [
+                {
+                    "engine": engine,
+                    "lane": engine,
+                    "name": f"op{i}",
+                    "kind": "k",
+                    "op_id": i,
+                    "layer": 0,
+                    "chunk": 0,
+                    "phase": "attn",
+                    "start_ns": start,
+                    "end_ns": start + length,
+                    "correlation": i,
+                    "flops": -1,
+                    "bytes": -1,
+                }
+                for i, (engine, start, length) in enumerate(rows)
+            ],
+            schema_overrides=EVENTS,
+        )
+        if rows
+        else empty()
     )
 
 

@@ -17,7 +17,7 @@ from overlap.analysis.partition import partition
 from overlap.errors import RunDirError
 from overlap.traces.chrome import TraceInfo, read_chrome, write_chrome
 from overlap.traces.rows import micros, place
-from overlap.traces.schema import EVENTS, empty
+from overlap.traces.schema import EVENTS, SCHEMA_VERSION, empty, filled
 
 INFO = TraceInfo("host (test, 1+1 threads)", "measured", "a <title>", notes={"command": "overlap sweep"})
 EPOCH = 1_790_000_000_123_456_789
@@ -25,26 +25,30 @@ EPOCH = 1_790_000_000_123_456_789
 
 def table(rows: list[tuple[str, str, int, int]], origin: int = EPOCH) -> pl.DataFrame:
     """Event table from (engine, lane, start, length) rows."""
-    return pl.DataFrame(
-        [
-            {
-                "engine": engine,
-                "lane": lane,
-                "name": f"layer0.chunk{i}.attn.op",
-                "kind": "gemm",
-                "op_id": i,
-                "layer": 0,
-                "chunk": i,
-                "phase": "attn",
-                "start_ns": origin + start,
-                "end_ns": origin + start + length,
-                "correlation": -1,
-                "flops": 2**40 + 1,
-                "bytes": 7,
-            }
-            for i, (engine, lane, start, length) in enumerate(rows)
-        ],
-        schema=EVENTS,
+    return filled(
+        pl.DataFrame(
+            [
+                {
+                    "engine": engine,
+                    "lane": lane,
+                    "name": f"layer0.chunk{i}.attn.op",
+                    "kind": "gemm",
+                    "op_id": i,
+                    "layer": 0,
+                    "chunk": i,
+                    "phase": "attn",
+                    "start_ns": origin + start,
+                    "end_ns": origin + start + length,
+                    "correlation": -1,
+                    "flops": 2**40 + 1,
+                    "bytes": 7,
+                }
+                for i, (engine, lane, start, length) in enumerate(rows)
+            ],
+            schema_overrides=EVENTS,
+        )
+        if rows
+        else empty()
     )
 
 
@@ -121,7 +125,11 @@ def test_says_what_it_is_and_puts_the_rows_last(tmp_path: Path) -> None:
     found = document(write_chrome(table([("MME", "MME", 0, 1)]), tmp_path / "new" / "a.pt.trace.json.gz", INFO))
     assert list(found)[-1] == "traceEvents"
     about = found["otherData"]
-    assert (about["evidence"], about["device"], about["schema"]) == ("measured", INFO.device, "overlap.trace/1")
+    assert (about["evidence"], about["device"], about["schema"]) == (
+        "measured",
+        INFO.device,
+        f"overlap.trace/{SCHEMA_VERSION}",
+    )
     assert about["command"] == "overlap sweep"
     assert all(row["args"]["evidence"] == "measured" for row in found["traceEvents"] if row["ph"] == "X")
 

@@ -11,7 +11,7 @@ import pytest
 from overlap.analysis.ops import op_table
 from overlap.analysis.partition import partition
 from overlap.traces.chrome import TraceInfo
-from overlap.traces.schema import EVENTS
+from overlap.traces.schema import filled
 from overlap.traces.tensorboard import write_tensorboard
 
 # The plug-in's last release is from before pandas 3, which warns about an argument that pandas 4 will drop.
@@ -31,7 +31,7 @@ def event(op_id: int, engine: str, start_us: int, length_us: int) -> dict[str, A
 def run() -> pl.DataFrame:
     """MME busy 70 %, TPC 50 %, both 30 %, DMA 10 %, of 1 ms; two ops overlap in one lane of the TPC."""
     rows = [event(0, "MME", 0, 700), event(1, "TPC", 400, 300), event(2, "TPC", 600, 300), event(3, "DMA", 900, 100)]
-    return pl.DataFrame(rows, schema=EVENTS)
+    return filled(pl.DataFrame(rows))
 
 
 def opened(folder: Path) -> Any:

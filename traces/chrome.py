@@ -22,7 +22,7 @@ from overlap.traces.rows import Placed, Row, complete, counter_rows, flow_rows, 
 from overlap.traces.schema import EVENTS, SCHEMA_VERSION
 from overlap.traces.sweep import engines_of, window_of
 
-ARGS = ("lane", "kind", "op_id", "layer", "chunk", "phase", "correlation", "flops", "bytes")
+ARGS = tuple(name for name in EVENTS if name not in ("engine", "name", "start_ns", "end_ns"))
 
 
 @dataclass(frozen=True)

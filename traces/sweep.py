@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import polars as pl
 
-ENGINES = ("MME", "TPC", "DMA", "NIC")
+# FUSED and OTHER: see `overlap.traces.schema`.
+ENGINES = ("MME", "TPC", "FUSED", "DMA", "NIC", "OTHER")
 
 Window = tuple[int, int]
 

@@ -86,7 +86,7 @@ def _op_rows(one: Placed, number: int, devices: dict[str, int], origin: int) -> 
         **link,
         "device": device,
         "stream": one.tid,
-        **{name: event[name] for name in ARGS if name != "correlation"},
+        **{name: event[name] for name in ARGS if name not in ("correlation", "device")},
     }
     yield complete(_kernel_name(event), "kernel", device, one.tid, start, duration, args)
 

@@ -23,7 +23,7 @@ from overlap.devices.host.run import POISON, Run, op_failed
 from overlap.devices.host.workers import CoreShare, Worker, share_cores
 from overlap.errors import DeviceError, MemoryLimitError, OpFailedError
 from overlap.program import Program
-from overlap.traces.schema import EVENTS
+from overlap.traces.schema import filled
 
 
 class HostDevice:
@@ -213,7 +213,7 @@ def _events(run: Run) -> pl.DataFrame:
     ops = run.plan.program.ops
     origin = min(run.start_ns, default=0)
     order = run.plan.order
-    return pl.DataFrame(
+    frame = pl.DataFrame(
         {
             "engine": [ops[i].engine.value for i in order],
             "lane": [f"{ops[i].engine.value} 0" for i in order],
@@ -228,9 +228,9 @@ def _events(run: Run) -> pl.DataFrame:
             "correlation": list(order),
             "flops": [ops[i].kernel.flops for i in order],
             "bytes": [ops[i].kernel.read_bytes + ops[i].kernel.write_bytes for i in order],
-        },
-        schema=EVENTS,
+        }
     )
+    return filled(frame)
 
 
 def _describe(shares: Sequence[CoreShare], pooled: bool, memory_fraction: float) -> DeviceInfo:

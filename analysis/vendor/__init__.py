@@ -1,0 +1,1 @@
+"""The figures that the vendor's own tools print, recomputed, for comparison with the honest ones."""
