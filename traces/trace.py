@@ -74,3 +74,10 @@ class Tally:
         """Keep a sentence for the user, once."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
+
+    def add(self, other: Tally) -> None:
+        """Take over what another one has gathered."""
+        for reason, count in other.dropped.items():
+            self.drop(reason, count)
+        for sentence in other.warnings:
+            self.warn(sentence)

@@ -1,0 +1,171 @@
+"""What is kept of the rows of a Chrome trace until its end: codes, numbers and names.
+
+Device rows are told by category, or by what only device rows carry: on HPU, DMA work has the category `Runtime`, so a
+row counts as the device's when it says which hardware event it is or lies in a lane of the device. Names of processes
+and threads may come at any place in the file, so what a lane is remains open until then.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from overlap.traces.readers import hpu
+from overlap.traces.readers.columns import Codes, Columns, Ints, coded, integer, integers, sound, times_of
+from overlap.traces.readers.rows import Batch, Row
+from overlap.traces.readers.times import doubles_to_ns
+from overlap.traces.trace import Tally
+
+DEVICE = {"kernel", "gpu_memcpy", "gpu_memset", "memcpy", "memset", "hpu_op", "mtia_ccp_events", "concurrent_kernel"}
+# On an HPU lane these are DMA and other device work; elsewhere they are calls on the host.
+RUNTIME = {"runtime", "privateuse1_runtime", "gpu_runtime"}
+HOST = {
+    *("cpu_op", "operator", "user_annotation", "gpu_user_annotation", "cuda_runtime", "cuda_driver", "overhead"),
+    *("mtia_runtime", "xpu_runtime", "hip_runtime", "cuda_sync"),
+}
+MODULE = "nn.Module: "
+# Operators whose shapes give the flops of the kernels that they launch.
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_scaled_mm"}
+
+_SKIP, _DEVICE, _HOST, _RUNTIME, _PYTHON, _NAMES = range(6)
+_CAT, _PH, _ARGS = attrgetter("cat"), attrgetter("ph"), attrgetter("args")
+# How columns are taken from rows: attributes that are numbers, and those that together become a code. What tells rows
+# apart for the tables is one code, for it repeats: a million rows have a few hundred of them.
+_NUMBERS = {"correlation": "args.correlation"}
+_CODES = {"call": ("name", "cat", "pid", "tid")}
+_DEVICE_NUMBERS = {**_NUMBERS, "device": "args.device", "bytes": "args.bytes"}
+_DEVICE_CODES = {
+    "work": ("name", "cat", "pid", "tid", "args.event"),
+    "node": ("args.node", "args.recipe", "args.recipe_name"),
+}
+
+
+class _Kinds(dict[str, int]):
+    """Category as written → what to do with the row."""
+
+    def __missing__(self, cat: str) -> int:
+        low = cat.lower()
+        kind = _DEVICE if low in DEVICE else _RUNTIME if low in RUNTIME else _HOST if low in HOST else _SKIP
+        self[cat] = kind = _PYTHON if low == "python_function" else kind if low else _NAMES
+        return kind
+
+
+_KINDS = _Kinds()
+
+
+class Gathered:
+    """Columns of device rows and of host rows, the tables of their codes, and the names of threads and processes."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self.rows = 0
+        self.codes = {name: Codes() for name in (*_CODES, *_DEVICE_CODES)}
+        self.device = Columns()
+        self.host = Columns()
+        self.threads: dict[tuple[Any, Any], str] = {}
+        self.processes: dict[Any, str] = {}
+        self.halves: list[tuple[str, Row, int]] = []  # rows that only begin or end, with their time in ns
+        self.products: dict[int, tuple[bytes, bytes]] = {}  # external id: JSON of shapes and types
+
+    def add(self, batch: Batch) -> None:
+        """Take what is needed from a batch."""
+        if None in map(_ARGS, batch.rows):
+            batch = batch.with_args()
+        device: list[Row] = []
+        host: list[Row] = []
+        for row, kind in zip(batch.rows, map(_KINDS.__getitem__, map(_CAT, batch.rows)), strict=True):
+            if kind == _HOST:
+                host.append(row)
+            elif kind == _DEVICE:
+                device.append(row)
+            elif kind:
+                self._other(row, kind, device, host)
+        parts = [(rows, times_of(rows, batch)) for rows in (self._whole(device, batch), self._whole(host, batch))]
+        if any(times is None for _, times in parts):
+            return self.add(batch.made_exact())
+        self.rows += len(batch.rows)
+        for (rows, times), columns, what in zip(parts, (self.device, self.host), ("device", "host"), strict=True):
+            if rows and times:
+                rows, starts, ends = sound(rows, *times, self.tally, f"{what} row")
+                columns.add(len(rows), {"start_ns": starts, "end_ns": ends, **self._taken(rows, columns)})
+        for row in parts[1][0]:
+            if row.name in PRODUCTS and (dims := bytes(row.args.dims)):
+                self.products[integer(row.args.external)] = dims, bytes(row.args.types)
+        return None
+
+    def absorb(self, other: Gathered) -> None:
+        """Append what another process has gathered from the part of the file behind this one's."""
+        self.rows += other.rows
+        self.tally.add(other.tally)
+        self.halves += other.halves
+        for mine, its in ((self.threads, other.threads), (self.processes, other.processes)):
+            mine.update(its)  # type: ignore[arg-type]
+        self.products.update(other.products)
+        for mine_, its_ in ((self.device, other.device), (self.host, other.host)):
+            columns = its_.done()
+            for name, codes in other.codes.items():
+                if name in columns:
+                    table = np.fromiter((self.codes[name][key] for key in codes), np.int64, len(codes))
+                    columns[name] = table[columns[name]]
+            mine_.add(its_.rows, columns)
+
+    def _taken(self, rows: list[Row], columns: Columns) -> dict[str, Ints]:
+        device = columns is self.device
+        numbers, texts = (_DEVICE_NUMBERS, _DEVICE_CODES) if device else (_NUMBERS, _CODES)
+        external = integers(rows, "args.external")
+        if not (external >= 0).any():
+            external = integers(rows, "args.external_old")
+        return {
+            "external": external,
+            **{name: integers(rows, attribute) for name, attribute in numbers.items()},
+            **{name: coded(rows, self.codes[name], *attributes) for name, attributes in texts.items()},
+        }
+
+    def _whole(self, rows: list[Row], batch: Batch) -> list[Row]:
+        """Rows that say when they end; the others begin or end at another row, and wait until all are known."""
+        if set(map(_PH, rows)) <= {"X"}:
+            return rows
+        for row in rows:
+            if row.ph in ("B", "E"):
+                time: Any = row.ts if batch.exact else int(doubles_to_ns(np.array([row.ts]))[0])
+                self.halves.append((row.ph, row, -1 if time is None else time))
+        return [row for row in rows if row.ph == "X"]
+
+    def _other(self, row: Row, kind: int, device: list[Row], host: list[Row]) -> None:
+        """A row whose category alone does not say where it belongs."""
+        assert row.args is not None
+        if kind == _RUNTIME:
+            (device if row.args.event is not None or hpu.is_lane(row.pid, row.tid) else host).append(row)
+        elif kind == _PYTHON and row.name.startswith(MODULE):
+            host.append(row)
+        elif row.ph == "M" and row.args.name is not None:
+            if row.name == "process_name":
+                self.processes[row.pid] = str(row.args.name)
+            elif row.name == "thread_name":
+                self.threads[row.pid, row.tid] = str(row.args.name)
+
+
+def pair_halves(found: Gathered) -> None:
+    """Add the rows that begin and end at different places: as brackets, per thread (the bridge's `Runtime` rows)."""
+    order = sorted(range(len(found.halves)), key=lambda number: found.halves[number][2])
+    open_rows: dict[tuple[Any, Any], list[tuple[Row, int]]] = {}
+    pairs: list[tuple[Row, int, int]] = []
+    for number in order:
+        ph, row, time = found.halves[number]
+        stack = open_rows.setdefault((row.pid, row.tid), [])
+        if ph == "B":
+            stack.append((row, time))
+        elif stack:
+            begun, start = stack.pop()
+            pairs.append((begun, start, time))
+        else:
+            found.tally.drop("end without begin")
+    found.tally.drop("begin without end", sum(map(len, open_rows.values())))
+    found.halves = []
+    if pairs:
+        starts = np.array([start for _, start, _ in pairs], np.int64)
+        ends = np.array([end for *_, end in pairs], np.int64)
+        rows = [row for row, *_ in pairs]
+        found.host.add(len(rows), {"start_ns": starts, "end_ns": ends, **found._taken(rows, found.host)})

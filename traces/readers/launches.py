@@ -1,0 +1,74 @@
+"""Rows of lanes → launches: the 24 rows of a kernel on 24 vector cores are one op, its next execution is another.
+
+Terms
+    key: what all rows of one graph node share (recipe, context, name); it says nothing about how often the node ran.
+    stage: the rows of one engine of one device; its queue is in order, so ops of a stage follow one another.
+
+Contract: a row belongs to the launch of its key's rows before it unless a row of another key of its stage began since
+those ended: between their latest end (inclusive) and its own start (exclusive). A node that runs twice in a row is
+therefore one op, one that comes again after other nodes is two. Ids count from 0 in order of time and depend on nothing
+but the rows; O(n log n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Ints = npt.NDArray[np.int64]
+
+
+def launch_ids(frame: pl.DataFrame, key_columns: Sequence[str]) -> pl.Series:
+    """Int64 id of the launch of each row, in the order of `frame`.
+
+    Args:
+        frame: rows with `device`, `engine`, `start_ns`, `end_ns` and the columns of the key.
+        key_columns: names of the columns that tell the nodes of a stage apart.
+    """
+    if frame.is_empty():
+        return pl.Series("op_id", [], dtype=pl.Int64)
+    stage = _numbered(frame, ["device", "engine"])
+    key = _numbered(frame, ["device", "engine", *key_columns])
+    starts, ends = frame["start_ns"].to_numpy(), frame["end_ns"].to_numpy()
+    order = np.lexsort((np.arange(len(key)), starts, key))
+    first = np.r_[True, key[order][1:] != key[order][:-1]]
+    free_from = _latest_end_before(ends[order], first, key[order], starts[order])
+    others = _began(stage, starts, stage[order], free_from, starts[order])
+    others -= _began(key, starts, key[order], free_from, starts[order])
+    launch = np.empty(len(key), np.int64)
+    launch[order] = np.cumsum(first | (others > 0)) - 1
+    return pl.Series("op_id", _by_time(launch, starts), dtype=pl.Int64)
+
+
+def _numbered(frame: pl.DataFrame, columns: Sequence[str]) -> Ints:
+    """A number per combination of `columns`, in order of first use; null is a value like any other."""
+    ranked = frame.select(columns).with_row_index("_row").with_columns(_first=pl.col("_row").min().over(columns))
+    return ranked["_first"].cast(pl.Int64).to_numpy()
+
+
+def _latest_end_before(ends: Ints, first: npt.NDArray[np.bool_], key: Ints, starts: Ints) -> Ints:
+    """Of each row the latest end among earlier rows of its key; its own start where it is the key's first."""
+    latest = pl.DataFrame({"key": key, "end": ends}).select(pl.col("end").cum_max().shift(1).over("key"))
+    return np.where(first, starts, latest.to_series().fill_null(0).to_numpy())
+
+
+def _began(group: Ints, starts: Ints, of: Ints, since: Ints, until: Ints) -> Ints:
+    """How many rows of group `of` start in [since, until); element by element."""
+    moments = np.unique(np.concatenate((starts, since, until)))
+    scale = len(moments) + 1
+    sorted_rows = np.sort(group * scale + np.searchsorted(moments, starts))
+    low = np.searchsorted(sorted_rows, of * scale + np.searchsorted(moments, since))
+    high = np.searchsorted(sorted_rows, of * scale + np.searchsorted(moments, until))
+    return np.maximum(high - low, 0).astype(np.int64)
+
+
+def _by_time(launch: Ints, starts: Ints) -> Ints:
+    """The same launches, numbered in order of their first rows."""
+    order = np.lexsort((np.arange(len(launch)), starts))
+    found, position = np.unique(launch[order], return_index=True)
+    number = np.empty(len(found), np.int64)
+    number[np.argsort(position)] = np.arange(len(found))
+    return number[launch]

@@ -1,0 +1,143 @@
+"""Device rows ↔ host rows: where in the model a kernel was launched, and how much arithmetic it does.
+
+Terms
+    scope: the host row that encloses a launch: a module (`nn.Module: …`, recorded `with_stack` or `with_modules`) or an
+        operator (`aten::mm`).
+    path: modules from the outside in, then the operator, joined by `/`.
+
+A kernel finds its operator by Kineto's `External id`, and its launch, for the modules around it, by `correlation`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+import polars as pl
+
+MODULE = "nn.Module: "
+_LAUNCHES = ("cuda_runtime", "cuda_driver", "runtime", "hip_runtime", "mtia_runtime", "privateuse1_runtime")
+_OPERATORS = ("cpu_op", "operator")
+_ITEM_BYTES = {"double": 8, "float": 4, "c10::half": 2, "c10::bfloat16": 2, "int": 4}
+
+
+def with_links(events: pl.DataFrame, host: pl.DataFrame, products: Mapping[int, tuple[bytes, bytes]]) -> pl.DataFrame:
+    """`events` with `path`, `flops` and `bytes`.
+
+    Args:
+        events: device rows with `correlation` and `external` (-1 where unknown).
+        host: a `HOST` table.
+        products: JSON of `Input Dims` and `Input type` by external id, for operators that are matrix products.
+    """
+    if host.is_empty():
+        return events
+    events = events.join(_launch_scopes(host), on="correlation", how="left", maintain_order="left")
+    named = host.filter(pl.col("kind").is_in(_OPERATORS) & (pl.col("external") >= 0))
+    operators = named.select("external", pl.col("name").alias("operator")).unique("external", keep="last")
+    direct = events.join(operators, on="external", how="left", maintain_order="left")
+    operator = pl.coalesce("operator", "scope_operator")
+    path = pl.concat_str([pl.col("modules"), operator], separator="/", ignore_nulls=True)
+    external = pl.when(pl.col("external") >= 0).then("external").otherwise(pl.col("scope_external").fill_null(-1))
+    return _with_work(direct.with_columns(path=path, external=external), products)
+
+
+def _launch_scopes(host: pl.DataFrame) -> pl.DataFrame:
+    """`correlation, scope_operator, scope_external, modules` of every launch."""
+    launches = host.filter(pl.col("kind").is_in(_LAUNCHES) & (pl.col("correlation") >= 0))
+    launches = launches.unique("correlation", keep="first").select("correlation", "thread", "start_ns").sort("start_ns")
+    operators = host.filter(pl.col("kind").is_in(_OPERATORS)).sort("start_ns", "end_ns", descending=[False, True])
+    inside = operators.select(
+        *("thread", "start_ns", "end_ns"),
+        pl.col("name").alias("scope_operator"),
+        pl.col("external").alias("scope_external"),
+    )
+    found = launches.join_asof(inside, on="start_ns", by="thread", check_sortedness=False)
+    over = pl.col("end_ns").is_null() | (pl.col("end_ns") < pl.col("start_ns"))
+    found = found.with_columns(
+        pl.when(~over).then(name).alias(name) for name in ("scope_operator", "scope_external")
+    ).drop("end_ns")
+    modules = _modules(host)
+    if modules.is_empty():
+        return found.select("correlation", "scope_operator", "scope_external", pl.lit(None, pl.String).alias("modules"))
+    rest = found.join_asof(modules, on="start_ns", by="thread", check_sortedness=False)
+    # The module that began last may be over; then the ones around it are asked, from the inside out.
+    parents = modules.select(
+        pl.col("module").alias("parent"),
+        pl.col("end_ns").alias("up_end"),
+        pl.col("modules").alias("up_path"),
+        pl.col("parent").alias("up_parent"),
+    )
+    for _ in range(int(modules["depth"].max() or 0) + 1):  # type: ignore[arg-type]
+        past = pl.col("end_ns") < pl.col("start_ns")
+        if not rest.select(past.any()).item():
+            break
+        rest = (
+            rest.join(parents, on="parent", how="left", maintain_order="left")
+            .with_columns(
+                end_ns=pl.when(past).then(pl.coalesce("up_end", pl.lit((1 << 63) - 1))).otherwise("end_ns"),
+                modules=pl.when(past).then("up_path").otherwise("modules"),
+                parent=pl.when(past).then("up_parent").otherwise("parent"),
+            )
+            .drop("up_end", "up_path", "up_parent")
+        )
+    return rest.select("correlation", "scope_operator", "scope_external", "modules")
+
+
+def _modules(host: pl.DataFrame) -> pl.DataFrame:
+    """`thread, start_ns, end_ns, module, parent, depth, modules` of the module calls, in order of start."""
+    rows = host.filter(pl.col("name").str.starts_with(MODULE)).sort("start_ns", "end_ns", descending=[False, True])
+    stacks: dict[str, list[tuple[int, int, str]]] = {}
+    parents, depths, paths = [], [], []
+    calls = rows.select("name", "thread", "start_ns", "end_ns").iter_rows()
+    for number, (name, thread, start, end) in enumerate(calls):
+        stack = stacks.setdefault(thread, [])
+        while stack and stack[-1][1] <= start:
+            stack.pop()
+        around = stack[-1] if stack else (-1, 0, "")
+        path = f"{around[2]}/{name[len(MODULE) :]}".lstrip("/")
+        parents.append(around[0])
+        depths.append(len(stack))
+        paths.append(path)
+        stack.append((number, end, path))
+    return rows.select("thread", "start_ns", "end_ns").with_columns(
+        pl.int_range(pl.len(), dtype=pl.Int64).alias("module"),
+        pl.Series("parent", parents, dtype=pl.Int64),
+        pl.Series("depth", depths, dtype=pl.Int64),
+        pl.Series("modules", paths, dtype=pl.String),
+    )
+
+
+def _with_work(events: pl.DataFrame, products: Mapping[int, tuple[bytes, bytes]]) -> pl.DataFrame:
+    """Flops and bytes of a product go to the longest of the matrix kernels that it launched."""
+    known = [(external, *work) for external, texts in products.items() if (work := product_work(*texts)) is not None]
+    if not known:
+        return events
+    schema = {"external": pl.Int64, "flops": pl.Int64, "work_bytes": pl.Int64}
+    work = pl.DataFrame(known, schema=schema, orient="row")
+    rows = events.with_row_index("row").filter(pl.col("engine") == "MME")
+    longest = rows.sort(pl.col("end_ns") - pl.col("start_ns"), descending=True).unique("external", keep="first")
+    given = longest.join(work, on="external").select("row", "flops", "work_bytes")
+    joined = events.with_row_index("row").join(given, on="row", how="left", maintain_order="left")
+    return joined.with_columns(bytes=pl.coalesce("work_bytes", "bytes")).drop("row", "work_bytes")
+
+
+def product_work(dims: bytes, types: bytes) -> tuple[int, int] | None:
+    """(flops, bytes) of a matrix product from its operands' shapes and types; None if they do not say.
+
+    Flops are 2 b m n k for [b, m, k] x [b, k, n]; bytes are those of both operands and the result, -1 if a type is
+    not known.
+    """
+    try:
+        shapes = [one for one in msgspec.json.decode(dims, type=list) if isinstance(one, list) and len(one) in (2, 3)]
+        left, right = shapes[-2:]
+        batch = left[0] if len(left) == 3 else 1
+        m, k, n = left[-2], left[-1], right[-1]
+        if right[-2] != k or min(batch, m, k, n) <= 0 or batch * m * n * k > 1 << 60:
+            return None
+        names = [one.lower() for one in msgspec.json.decode(types, type=list[str]) if one]
+    except (msgspec.DecodeError, ValueError, TypeError, IndexError):
+        return None
+    items = [_ITEM_BYTES[one] for one in names if one in _ITEM_BYTES]
+    size = batch * (m * k + k * n + m * n) * items[0] if items else -1
+    return 2 * math.prod((batch, m, n, k)), size
