@@ -1,4 +1,4 @@
-"""The fixed parts of the report page: its style sheet and its glossary."""
+"""The fixed parts of the report pages: their style sheet and their glossaries."""
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2933; --muted: #66727f; --line: #e4e9ee; --accent: #009e73; }
@@ -19,13 +19,28 @@ section { background: white; border: 1px solid var(--line); border-radius: 8px; 
 .badge { margin-left: 10px; padding: 2px 9px; border-radius: 10px; font-size: 13px; vertical-align: 14px;
   background: #e5f5f0; color: #00614a; }
 .badge.simulated { background: #fdf0d5; color: #7a4b00; }
+.badge.synthetic { background: #f6dfec; color: #7c2457; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .pair > div { min-width: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-table.text td { text-align: left; }
+table.text td, th.t, td.t { text-align: left; }
+th { font-weight: 600; white-space: nowrap; }
+td.n { white-space: nowrap; }
+td.t { overflow-wrap: break-word; min-width: 60px; }
+summary { color: var(--muted); cursor: pointer; }
+.op { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
+.kpis { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 10px 20px;
+  align-content: center; }
+.kpis b { display: block; font-size: 22px; line-height: 1.2; }
+.kpis span { color: var(--muted); font-size: 13px; }
+.advice td:first-child { min-width: 180px; }
+.advice td ul { margin: 0; padding-left: 16px; min-width: 240px; }
+.advice small { display: block; color: var(--muted); font-size: 13px; }
+h2.device { font-size: 21px; margin: 30px 0 -6px; overflow-wrap: anywhere; }
+h1 { overflow-wrap: anywhere; }
 code { display: block; overflow-x: auto; background: #f6f8fa; border-radius: 6px; padding: 8px 10px; font-size: 13px; }
 @media (max-width: 720px) { .top, .pair { grid-template-columns: 1fr; } main { padding: 12px 8px 32px; }
   section { padding: 14px 12px; } }
@@ -40,4 +55,14 @@ GLOSSARY = (
     "blocks left out. <b>Tiling</b>: smaller tensors that stay in caches. <b>Order</b>: the kept order, still one "
     "queue at a time. <b>Overlap</b>: the same on both queues at once. <b>Measured</b>: taken off a clock on the "
     "device named above. <b>Simulated</b>: computed by a named model."
+)
+
+TRACE_GLOSSARY = (
+    "<b>MME</b>: the engine for matrix products. <b>TPC</b>: the engine for everything else. <b>DMA</b> copies, "
+    "<b>NIC</b> is the network. <b>Fused</b>: kernels that use matrix and vector units in one, so their time cannot be "
+    "told apart. <b>Lane</b>: one hardware instance of an engine. <b>Busy</b>: at least one lane of the engine runs. "
+    "<b>Both</b>: MME and TPC busy at once. <b>Exposed TPC</b>: TPC busy while the MME is not; <b>exposed MME</b> "
+    "likewise; for an op, the part of its time that no other compute engine hides. <b>Idle</b>: no engine busy. "
+    "<b>Measured</b>: taken off a clock by a profiler. <b>Simulated</b>: computed by a named model. "
+    "<b>Synthetic</b>: made up, to test or to show something."
 )

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-import plotly.graph_objects as go
-import plotly.io
 import polars as pl
-from plotly.offline import get_plotlyjs
 
 from overlap.analysis.figures.candidates import candidates
 from overlap.analysis.figures.gain import factors, speedups
 from overlap.analysis.figures.lanes import lanes
 from overlap.analysis.figures.parts import parts
-from overlap.analysis.page import GLOSSARY, STYLE
+from overlap.analysis.html import badge, document, figure_html, section
+from overlap.analysis.page import GLOSSARY
 from overlap.analysis.partition import Partition, partition
 from overlap.files import write_atomic
 from overlap.stats import Interval
@@ -62,20 +60,15 @@ def page(data: ReportData) -> str:
     """The page as text."""
     sections = [
         _headline(data),
-        _section("What each engine did", figure_html(lanes(data.runs)), "Hover over an op for its name and time."),
-        _section("Where the time went", figure_html(parts(_partitions(data)))),
+        section("What each engine did", figure_html(lanes(data.runs)), "Hover over an op for its name and time."),
+        section("Where the time went", figure_html(parts(_partitions(data)))),
         _gain(data),
         _candidates(data),
-        _section("Numbers", _numbers(data)),
-        _section("How it was measured", _method(data)),
+        section("Numbers", _numbers(data)),
+        section("How it was measured", _method(data)),
     ]
-    body = "\n".join(section for section in sections if section)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>overlap: {escape(data.title)}</title><style>{STYLE}</style>"
-        f"<script>{get_plotlyjs()}</script></head><body><main>{body}</main></body></html>"
-    )
+    body = "\n".join(one for one in sections if one)
+    return document(data.title, body)
 
 
 def _partitions(data: ReportData) -> dict[str, Partition]:
@@ -83,17 +76,7 @@ def _partitions(data: ReportData) -> dict[str, Partition]:
     return {name.partition(":")[0]: partition(run) for name, run in data.runs.items()}
 
 
-def figure_html(figure: go.Figure) -> str:
-    """A figure as a `div`; plotly.js is on the page once."""
-    return str(
-        plotly.io.to_html(
-            figure, include_plotlyjs=False, full_html=False, config={"displayModeBar": False, "responsive": True}
-        )
-    )
-
-
 def _headline(data: ReportData) -> str:
-    badge = f'<span class="badge {escape(data.evidence)}">{escape(data.evidence)}</span>'
     figure, below, look = "1.00×", KEPT_BASELINE, "big none"
     if data.speedup is not None:
         figure, look = f"{data.speedup.median:.2f}×", "big"
@@ -101,7 +84,7 @@ def _headline(data: ReportData) -> str:
     words = "".join(f"<li>{escape(sentence)}</li>" for sentence in data.kept_in_words)
     return (
         f"<header><h1>{escape(data.title)}</h1><p class='muted'>{escape(data.device)}</p></header>"
-        f'<section class="top"><div class="{look}"><b>{figure}</b>{badge}<p>{escape(below)}</p></div>'
+        f'<section class="top"><div class="{look}"><b>{figure}</b>{badge(data.evidence)}<p>{escape(below)}</p></div>'
         f'<div class="words"><h2>The kept split</h2><ul>{words}</ul></div></section>'
     )
 
@@ -111,11 +94,6 @@ def _range(interval: Interval) -> str:
     if not math.isfinite(interval.high):
         return "too few samples for an interval"
     return f"between {interval.low:.3f} and {interval.high:.3f}, from {interval.samples} pairs"
-
-
-def _section(title: str, content: str, note: str = "") -> str:
-    extra = f'<p class="muted">{escape(note)}</p>' if note else ""
-    return f"<section><h2>{escape(title)}</h2>{extra}{content}</section>"
 
 
 def _gain(data: ReportData) -> str:
@@ -129,7 +107,7 @@ def _gain(data: ReportData) -> str:
         shown = {name: value for name, value in data.attribution.items() if name != "total"}
         blocks.append(f"<div>{figure_html(factors(shown))}</div>")
     note = "Left: with confidence intervals. Right: what the gain over the baseline is made of, each factor timed."
-    return _section("The gain", f'<div class="pair">{"".join(blocks)}</div>', note if data.attribution else "")
+    return section("The gain", f'<div class="pair">{"".join(blocks)}</div>', note if data.attribution else "")
 
 
 def _candidates(data: ReportData) -> str:
@@ -138,7 +116,7 @@ def _candidates(data: ReportData) -> str:
     timed = data.candidates.filter(pl.col("stage") != "screen").height
     predicted = data.candidates.height - timed
     note = f"{timed} were timed as a whole; {predicted} only predicted from the times of their ops in isolation."
-    return _section("All candidates", figure_html(candidates(data.candidates)), note)
+    return section("All candidates", figure_html(candidates(data.candidates)), note)
 
 
 def _numbers(data: ReportData) -> str:

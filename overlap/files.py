@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from overlap.errors import RunDirError
@@ -15,12 +16,17 @@ def write_atomic(path: Path, content: bytes) -> Path:
     Raises:
         RunDirError: where the folder cannot be written.
     """
+    return write_atomic_blocks(path, (content,))
+
+
+def write_atomic_blocks(path: Path, blocks: Iterable[bytes]) -> Path:
+    """The same for content that comes piece by piece."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                file.writelines(blocks)
             os.chmod(temporary, 0o644)  # mkstemp makes files private; results are for colleagues too
             os.replace(temporary, path)
         except BaseException:

@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 
 from overlap.analysis.partition import partition
 from overlap.errors import RunDirError
-from overlap.traces.chrome import TraceInfo, read_chrome, write_chrome
-from overlap.traces.rows import micros, place
+from overlap.traces.chrome import TraceInfo, write_chrome
+from overlap.traces.readers.own import read_own
+from overlap.traces.readers.stream import Stream
+from overlap.traces.rows import micros, micros_text
 from overlap.traces.schema import EVENTS, SCHEMA_VERSION, empty, filled
+from overlap.traces.slots import place
+from overlap.traces.trace import Tally
 
 INFO = TraceInfo("host (test, 1+1 threads)", "measured", "a <title>", notes={"command": "overlap sweep"})
 EPOCH = 1_790_000_000_123_456_789
@@ -52,6 +56,15 @@ def table(rows: list[tuple[str, str, int, int]], origin: int = EPOCH) -> pl.Data
     )
 
 
+def read_chrome(path: Path) -> pl.DataFrame:
+    """The event table out of a file."""
+    tally = Tally()
+    events = read_own(Stream(path), tally).events
+    assert not tally.dropped
+    assert not tally.warnings
+    return events
+
+
 def document(path: Path) -> dict[str, Any]:
     """The file, with times as exact decimals."""
     found: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()), parse_float=Decimal)
@@ -81,10 +94,10 @@ def test_reads_back_to_the_ns(
 @given(ROWS)
 def test_rows_of_a_thread_nest(rows: list[tuple[str, str, int, int]]) -> None:
     placed, names = place(table(rows))
-    assert {(one.event["engine"], one.tid) for one in placed} <= set(names)
+    assert set(placed.select("device", "engine", "tid").rows()) == set(names)
     threads: dict[tuple[str, int], list[tuple[int, int]]] = {}
-    for one in placed:
-        threads.setdefault((one.event["engine"], one.tid), []).append((one.event["start_ns"], one.event["end_ns"]))
+    for row in placed.iter_rows(named=True):
+        threads.setdefault((row["engine"], row["tid"]), []).append((row["start_ns"], row["end_ns"]))
     for spans in threads.values():
         for i, (start, end) in enumerate(spans):
             for later_start, later_end in spans[i + 1 :]:
@@ -93,7 +106,7 @@ def test_rows_of_a_thread_nest(rows: list[tuple[str, str, int, int]]) -> None:
 
 def test_lanes_keep_their_natural_order_and_slots_get_threads() -> None:
     _, names = place(table([("TPC", "TPC 10", 0, 5), ("TPC", "TPC 9", 0, 5), ("TPC", "TPC 9", 3, 5)]))
-    assert names == {("TPC", 1): "TPC 9", ("TPC", 2): "TPC 10", ("TPC", 3): "TPC 9 #2"}
+    assert names == {(0, "TPC", 1): "TPC 9", (0, "TPC", 2): "TPC 10", (0, "TPC", 3): "TPC 9 #2"}
 
 
 def test_counters_are_steps_that_end_at_zero_and_agree_with_the_partition(tmp_path: Path) -> None:
@@ -153,8 +166,30 @@ def test_a_folder_that_cannot_be_is_the_users_to_fix(tmp_path: Path) -> None:
         write_chrome(empty(), tmp_path / "file" / "a.pt.trace.json.gz", INFO)
 
 
-@pytest.mark.parametrize(
-    ("time_ns", "text"), [(0, b"0.000"), (1, b"0.001"), (-1, b"-0.001"), (EPOCH, b"1790000000123456.789")]
+@pytest.mark.parametrize("time_ns", [0, 1, 999, 1000, EPOCH])
+def test_micros_are_exact(time_ns: int) -> None:
+    text = f"{time_ns // 1000}.{time_ns % 1000:03d}"
+    assert bytes(micros_text(time_ns)) == text.encode()
+    assert pl.select(micros(pl.lit(time_ns))).item() == text
+
+
+NAMES = st.text(max_size=12) | st.sampled_from(
+    ['a"b', "a\\b", "line\nbreak", "\x00\x1f\x7f", "größe µ × 𝔘", "}],{", "\ud7ff"]
 )
-def test_micros_are_exact(time_ns: int, text: bytes) -> None:
-    assert bytes(micros(time_ns)) == text
+
+
+@given(names=st.lists(NAMES, min_size=1, max_size=6))
+def test_any_text_survives(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    events = table([("TPC", "TPC 2", 10 * i, 5) for i in range(len(names))])
+    texts = pl.Series("name", names, dtype=pl.String)
+    events = events.with_columns(texts, texts.alias("lane"), texts.alias("path"), texts.alias("kind"))
+    path = write_chrome(events, tmp_path_factory.mktemp("trace") / "a.pt.trace.json.gz", INFO)
+    assert read_chrome(path).equals(events)
+
+
+def test_devices_are_processes_of_their_own(tmp_path: Path) -> None:
+    events = pl.concat(table([("TPC", "TPC 2", 0, 5)]).with_columns(device=pl.lit(i, pl.Int32)) for i in (0, 3))
+    path = write_chrome(events, tmp_path / "a.pt.trace.json.gz", INFO)
+    names = [row["args"]["name"] for row in document(path)["traceEvents"] if row["name"] == "process_name"]
+    assert names == ["device 0 TPC", "device 3 TPC"]
+    assert read_chrome(path).equals(events)

@@ -7,22 +7,24 @@ to `otherData.origin_ns`), so `read_chrome` gives the table back exactly.
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import polars as pl
 
-from overlap.program import Program
 from overlap.traces.files import write_trace
-from overlap.traces.rows import Placed, Row, complete, counter_rows, flow_rows, place, process_rows, thread_rows
+from overlap.traces.rows import Pids, counter_rows, flow_rows, lines, members, micros, name_rows, thread_names
 from overlap.traces.schema import EVENTS, SCHEMA_VERSION
+from overlap.traces.slots import place
 from overlap.traces.sweep import engines_of, window_of
 
-ARGS = tuple(name for name in EVENTS if name not in ("engine", "name", "start_ns", "end_ns"))
+if TYPE_CHECKING:
+    from overlap.program import Program  # loads torch, which reading traces can do without
+
+ARGS = tuple(name for name in EVENTS if name not in ("name", "start_ns", "end_ns"))
+FORMAT = "overlap.trace"
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,50 @@ def write_chrome(events: pl.DataFrame, path: Path, info: TraceInfo, flows: Itera
         ValueError: for an unknown engine.
     """
     origin, _ = window_of(events)
-    pids = {engine: pid for pid, engine in enumerate(engines_of(events), 1)}
-    placed, lanes = place(events)
-    rows = [
-        *process_rows({pid: engine for engine, pid in pids.items()}),
-        *thread_rows({(pids[engine], tid): name for (engine, tid), name in lanes.items()}),
-        *(_slice(one, pids[one.event["engine"]], origin, info.evidence) for one in placed),
-        *flow_rows(placed, pids, flows, origin),
-        *counter_rows(events, pids, origin),
-    ]
-    return write_trace(path, {**header(info, origin), "traceEvents": rows})
+    return write_trace(path, header(info, origin), _rows(events, info, origin, flows))
+
+
+def _rows(
+    events: pl.DataFrame, info: TraceInfo, origin: int, flows: Iterable[tuple[int, int]]
+) -> Iterator[pl.Series | list[str]]:
+    pids = _pids(events)
+    many = len({device for device, _ in pids}) > 1
+    placed, names = place(events)
+    processes = {pid: f"device {device} {engine}" if many else engine for (device, engine), pid in pids.items()}
+    yield name_rows(processes, thread_names(names, pids))
+    yield _slices(placed, pids, origin, info.evidence)
+    yield flow_rows(placed, pids, flows, origin)
+    yield from counter_rows(events, pids, origin)
+
+
+def _pids(events: pl.DataFrame) -> Pids:
+    """A process for every engine of every device, in order of both."""
+    devices = sorted(events["device"].unique().to_list())
+    used = [(one, engine) for one in devices for engine in engines_of(events.filter(pl.col("device") == one))]
+    return {key: pid for pid, key in enumerate(used, 1)}
+
+
+def _slices(placed: pl.DataFrame, pids: Pids, origin: int, evidence: str) -> pl.Series:
+    """`X` rows; all columns of the event table are in `args` or in the row itself."""
+    keys = [(device, engine, pid) for (device, engine), pid in pids.items()]
+    table = pl.DataFrame(keys, schema={"device": pl.Int32, "engine": pl.String, "pid": pl.Int64}, orient="row")
+    rows = placed.join(table, on=["device", "engine"], how="left", maintain_order="left")
+    tail = pl.when(pl.col("tail_ns") >= 0).then(pl.col("tail_ns") - origin).otherwise(-1).alias("tail_ns")
+    args = members(*(tail if name == "tail_ns" else name for name in ARGS), pl.lit(evidence).alias("evidence"))
+    cat = pl.col("engine").str.to_lowercase().alias("cat")
+    times = micros(pl.col("start_ns") - origin), micros(pl.col("end_ns") - pl.col("start_ns"))
+    row = lines(
+        '{"ph":"X",',
+        members("name", cat, "pid", "tid"),
+        ',"ts":',
+        times[0],
+        ',"dur":',
+        times[1],
+        ',"args":{',
+        args,
+        "}}",
+    )
+    return rows.select(row).to_series()
 
 
 def chunk_flows(program: Program) -> list[tuple[int, int]]:
@@ -78,33 +114,6 @@ def chunk_flows(program: Program) -> list[tuple[int, int]]:
 
 def header(info: TraceInfo, origin_ns: int) -> dict[str, Any]:
     """Top-level keys beside `traceEvents`; `origin_ns` is the time that the file calls 0."""
-    about = {"schema": f"overlap.trace/{SCHEMA_VERSION}", "device": info.device, "evidence": info.evidence}
+    about = {"schema": f"{FORMAT}/{SCHEMA_VERSION}", "device": info.device, "evidence": info.evidence}
     other = {**info.notes, **about, "title": info.title, "origin_ns": origin_ns}
     return {"schemaVersion": 1, "displayTimeUnit": "ns", "otherData": other}
-
-
-def _slice(one: Placed, pid: int, origin: int, evidence: str) -> Row:
-    event = one.event
-    args = {"engine": event["engine"], **{name: event[name] for name in ARGS}, "evidence": evidence}
-    start, duration = event["start_ns"] - origin, event["end_ns"] - event["start_ns"]
-    return complete(event["name"], event["engine"].lower(), pid, one.tid, start, duration, args)
-
-
-def read_chrome(path: Path) -> pl.DataFrame:
-    """Event table of a file that `write_chrome` wrote, exact to the ns, in order of start."""
-    raw = path.read_bytes()
-    text = gzip.decompress(raw) if path.name.endswith(".gz") else raw
-    document = msgspec.json.Decoder(float_hook=_nanos).decode(text)
-    origin = document["otherData"]["origin_ns"]
-    rows = []
-    for row in document["traceEvents"]:
-        if row["ph"] == "X":
-            start = row["ts"] + origin
-            rows.append({**row["args"], "name": row["name"], "start_ns": start, "end_ns": start + row["dur"]})
-    return pl.DataFrame(rows, schema=EVENTS)
-
-
-def _nanos(text: str) -> int:
-    """µs with three decimals → ns, without a float in between."""
-    whole, _, rest = text.partition(".")
-    return int(whole + rest.ljust(3, "0"))

@@ -9,7 +9,6 @@ plug-in: host rows here are synthetic and only mirror the device rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import polars as pl
 
 from overlap.traces.chrome import ARGS, TraceInfo, header
 from overlap.traces.files import write_trace
-from overlap.traces.rows import Placed, Row, complete, place, process_rows, thread_rows
+from overlap.traces.rows import lines, members, micros, micros_text, name_rows, text_of
+from overlap.traces.slots import place
 from overlap.traces.sweep import ENGINES, engines_of, window_of
 
 HOST_PID = 1000
@@ -45,18 +45,18 @@ def write_tensorboard(
     origin, end = window_of(events)
     # Ids must be dense and start at 0, for they are positions in deviceProperties.
     devices = {engine: device for device, engine in enumerate(_devices(events))}
-    placed, lanes = place(events)
-    threads = {(devices[engine], tid): name for (engine, tid), name in lanes.items()}
-    host = {(HOST_PID, _host_tid(devices[engine], tid)): f"{name} queue" for (engine, tid), name in lanes.items()}
-    span = end - origin
+    placed, names = place(events)
+    lanes = {(devices[engine], tid): name for (_, engine, tid), name in names.items()}
+    host = {(HOST_PID, _host_tid(device, tid)): f"{name} queue" for (device, tid), name in lanes.items()}
+    processes = {**{device: f"{info.device} {engine}" for engine, device in devices.items()}, HOST_PID: "host"}
+    step_row = {"ph": "X", "name": f"ProfilerStep#{step}", "cat": "user_annotation", "pid": HOST_PID, "tid": HOST_PID}
+    span = {"ts": micros_text(0), "dur": micros_text(end - origin), "args": {}}
     rows = [
-        *process_rows({**{device: f"{info.device} {engine}" for engine, device in devices.items()}, HOST_PID: "host"}),
-        *thread_rows({**threads, **host}),
-        complete(f"ProfilerStep#{step}", "user_annotation", HOST_PID, HOST_PID, 0, span, {}),
-        *(row for number, one in enumerate(placed, 1) for row in _op_rows(one, number, devices, origin)),
+        [*name_rows(processes, {**lanes, **host}), text_of({**step_row, **span})],
+        *_op_rows(placed, devices, origin),
     ]
-    document = {**header(info, origin), "deviceProperties": _properties(devices, info), "traceEvents": rows}
-    return write_trace(folder / f"{worker}.{time_ns}.pt.trace.json.gz", document)
+    path = folder / f"{worker}.{time_ns}.pt.trace.json.gz"
+    return write_trace(path, {**header(info, origin), "deviceProperties": _properties(devices, info)}, rows)
 
 
 def _devices(events: pl.DataFrame) -> list[str]:
@@ -75,22 +75,55 @@ def _host_tid(device: int, tid: int) -> int:
     return HOST_PID * (device + 2) + tid
 
 
-def _op_rows(one: Placed, number: int, devices: dict[str, int], origin: int) -> Iterator[Row]:
-    event, device = one.event, devices[one.event["engine"]]
-    start, duration = event["start_ns"] - origin, event["end_ns"] - event["start_ns"]
-    link = {"External id": number, "correlation": number}
-    tid = _host_tid(device, one.tid)
-    yield complete(event["name"], "cpu_op", HOST_PID, tid, start, duration, {"External id": number})
-    yield complete("launch", "Runtime", HOST_PID, tid, start, 0, link)
-    args = {
-        **link,
-        "device": device,
-        "stream": one.tid,
-        **{name: event[name] for name in ARGS if name not in ("correlation", "device")},
-    }
-    yield complete(_kernel_name(event), "kernel", device, one.tid, start, duration, args)
-
-
-def _kernel_name(event: Any) -> str:
-    """Kernels are grouped by name, so they carry what ops have in common rather than the name of one op."""
-    return f"{event['engine']} {event['phase']} {event['kind']}".replace("  ", " ").strip()
+def _op_rows(placed: pl.DataFrame, devices: dict[str, int], origin: int) -> list[pl.Series]:
+    """Per op a host operator, its launch and its kernel; kernels are grouped by name, so theirs is what ops share."""
+    keys = pl.DataFrame(
+        {"engine": list(devices), "index": list(devices.values())}, schema_overrides={"index": pl.Int64}
+    )
+    kernel = pl.concat_str("engine", "phase", "kind", separator=" ").str.replace_all("  ", " ").str.strip_chars()
+    rows = placed.join(keys, on="engine", how="left", maintain_order="left").with_columns(
+        number=pl.int_range(1, pl.len() + 1, dtype=pl.Int64), host=HOST_PID * (pl.col("index") + 2) + pl.col("tid")
+    )
+    link = pl.col("number").alias("External id"), pl.col("number").alias("correlation")
+    known = (name for name in ARGS if name not in ("correlation", "device"))
+    args = members(*link, pl.col("index").alias("device"), pl.col("tid").alias("stream"), *known)
+    start, length = micros(pl.col("start_ns") - origin), micros(pl.col("end_ns") - pl.col("start_ns"))
+    host = members(pl.lit(HOST_PID).alias("pid"), pl.col("host").alias("tid"))
+    device = members(pl.col("index").alias("pid"), "tid")
+    head = '{"ph":"X","cat":"'
+    return [
+        rows.select(one).to_series()
+        for one in (
+            lines(
+                head,
+                'cpu_op",',
+                members("name"),
+                ",",
+                host,
+                ',"ts":',
+                start,
+                ',"dur":',
+                length,
+                ',"args":{',
+                members(link[0]),
+                "}}",
+            ),
+            lines(
+                head, 'Runtime","name":"launch",', host, ',"ts":', start, ',"dur":0.000,"args":{', members(*link), "}}"
+            ),
+            lines(
+                head,
+                'kernel",',
+                members(kernel.alias("name")),
+                ",",
+                device,
+                ',"ts":',
+                start,
+                ',"dur":',
+                length,
+                ',"args":{',
+                args,
+                "}}",
+            ),
+        )
+    ]

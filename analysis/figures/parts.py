@@ -10,7 +10,7 @@ from overlap.analysis.figures.style import OTHER_PART, PART_COLOURS, dress
 from overlap.analysis.partition import Partition
 
 NS_PER_MS = 1e6
-NAMES = {"MME": "MME only", "TPC": "TPC only (exposed)", "MME+TPC": "both"}
+NAMES = {"MME": "exposed MME", "TPC": "exposed TPC", "MME+TPC": "both"}
 
 
 def parts(runs: Mapping[str, Partition]) -> go.Figure:

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import plotly.graph_objects as go
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e9ee"
 
 # Parts of a partition.
-PART_COLOURS = {"MME": "#0072b2", "TPC": "#e69f00", "MME+TPC": "#009e73", "idle": "#d5dbe1"}
-OTHER_PART = "#cc79a7"
+PART_COLOURS = {
+    "MME": "#0072b2",
+    "TPC": "#e69f00",
+    "MME+TPC": "#009e73",
+    "FUSED": "#cc79a7",
+    "DMA": "#56b4e9",
+    "NIC": "#d55e00",
+    "idle": "#d5dbe1",
+}
+OTHER_PART = "#8d99a6"
+# Engines; the MME's, the TPC's and both keep the colours of their parts.
+ENGINE_COLOURS = {
+    "MME": "#0072b2",
+    "TPC": "#e69f00",
+    "FUSED": "#cc79a7",
+    "DMA": "#56b4e9",
+    "NIC": "#d55e00",
+    "OTHER": "#8d99a6",
+}
+BOTH = "#009e73"
 
 # Stages of a layer per engine: blues for the MME, oranges for the TPC.
 PHASE_COLOURS = {
@@ -23,6 +43,22 @@ PHASE_COLOURS = {
     ("TPC", "mlp"): "#e69f00",
 }
 BASELINE, KEPT, CANDIDATE, REJECTED = "#66727f", "#009e73", "#56b4e9", "#d55e00"
+
+# Below this many characters a name is drawn whole.
+LONGEST = 40
+
+
+def plain(text: str) -> str:
+    """Text that Plotly draws as it is; it takes `<…>` for markup otherwise, and names of C++ kernels have that."""
+    return escape(text, quote=False)
+
+
+def short(text: str, most: int = LONGEST) -> str:
+    """Text with its middle cut out where it is long, since names differ at both ends; ready to draw."""
+    if len(text) <= most:
+        return plain(text)
+    head = most // 2
+    return f"{plain(text[:head])}…{plain(text[head + 1 - most :])}"
 
 
 def dress(figure: go.Figure, height: int, **layout: object) -> go.Figure:

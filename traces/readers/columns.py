@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from overlap.traces.readers.rows import Batch
+from overlap.traces.readers.decode import Batch
 from overlap.traces.readers.times import ABSURD_NS, double_loses_ns, doubles_to_ns
 from overlap.traces.trace import Tally
 

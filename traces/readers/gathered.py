@@ -14,7 +14,7 @@ import numpy as np
 
 from overlap.traces.readers import hpu
 from overlap.traces.readers.columns import Codes, Columns, Ints, coded, integer, integers, sound, times_of
-from overlap.traces.readers.rows import Batch, Row
+from overlap.traces.readers.decode import NO_ARGS, Batch, Row
 from overlap.traces.readers.times import doubles_to_ns
 from overlap.traces.trace import Tally
 
@@ -72,7 +72,7 @@ class Gathered:
     def add(self, batch: Batch) -> None:
         """Take what is needed from a batch."""
         if None in map(_ARGS, batch.rows):
-            batch = batch.with_args()
+            batch = batch.with_args(NO_ARGS)
         device: list[Row] = []
         host: list[Row] = []
         for row, kind in zip(batch.rows, map(_KINDS.__getitem__, map(_CAT, batch.rows)), strict=True):

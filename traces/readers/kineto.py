@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import polars as pl
+
 from overlap.traces.engines import EngineRules
 from overlap.traces.readers.assemble import assemble
 from overlap.traces.readers.gathered import pair_halves
-from overlap.traces.readers.parts import Part, gather, gather_in_parts
+from overlap.traces.readers.parts import gather, gather_in_parts
 from overlap.traces.readers.rows import envelope_of
 from overlap.traces.readers.stream import Stream
 from overlap.traces.trace import Tally, Trace
@@ -22,17 +24,21 @@ def read_kineto(stream: Stream, rules: EngineRules, tally: Tally) -> Trace:
     tally.add(found.tally)
     found.tally = tally
     pair_halves(found)
+    rows = found.rows
     trace = assemble(found, envelope_of(part.head, part.tail), stream.path.name, rules, tally)
-    _warn(part, stream, tally, trace)
+    warn_of_cut(part.closed, part.unread_bytes, stream, tally, rows, [trace.events, trace.host])
     return trace
 
 
-def _warn(part: Part, stream: Stream, tally: Tally, trace: Trace) -> None:
+def warn_of_cut(
+    closed: bool, unread_bytes: int, stream: Stream, tally: Tally, rows: int, frames: list[pl.DataFrame]
+) -> None:
     """Say how much is missing from a file that is not whole."""
     if stream.cut:
-        tally.warn(stream.cut)
-    if part.unread_bytes or not part.closed:
-        ends = [frame["end_ns"].max() for frame in (trace.events, trace.host) if frame.height]
-        last = f"; the last row that is there ends at {max(ends) / 1000:,.3f} us" if ends else ""  # type: ignore[type-var, operator]
-        torn = f", {part.unread_bytes:,} bytes of a torn row were left out" if part.unread_bytes else ""
-        tally.warn(f"the list of rows is not closed after {part.found.rows:,} rows{torn}{last}; later rows are missing")
+        tally.warn(f"the file is damaged: {stream.cut}")
+    if closed:
+        return
+    ends = [frame["end_ns"].max() for frame in frames if frame.height]
+    last = f", the last of which ends at {max(ends) / 1000:,.3f} us" if ends else ""  # type: ignore[operator, type-var]
+    torn = f"; {unread_bytes:,} bytes of a torn row behind them were left out" if unread_bytes else ""
+    tally.warn(f"the list of rows is not closed: {rows:,} rows are there{last}, later ones are missing{torn}")

@@ -22,7 +22,8 @@ from overlap.traces.readers.gathered import Gathered
 from overlap.traces.readers.rows import RowReader, last_place
 from overlap.traces.readers.stream import Stream
 
-PART_BYTES = 24 << 20
+# Below this a second process costs more than it saves.
+PART_BYTES = 48 << 20
 MOST_PARTS = 8
 _LOOK_BYTES = 1 << 16
 
@@ -46,7 +47,7 @@ class Part:
 def gather(stream: Stream, inside: bool = False) -> Part:
     """Read the rows of a stream in this process."""
     found = Gathered()
-    reader = RowReader(stream, found.tally, inside)
+    reader = RowReader(stream, found.tally, inside=inside)
     # Rows come and go by the hundred thousand and never form cycles, so looking for those would only cost time.
     collecting = gc.isenabled()
     gc.disable()

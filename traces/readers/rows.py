@@ -10,120 +10,43 @@ right, for a sequence of complete JSON values can be read in one way only. If it
 characters, broken UTF-8, `NaN` and `N/A` as values) and tried once more; if it fails again, row by row: the pieces
 that follow a row's start are added to it until it can be read, and a piece that starts no readable row is counted and
 left behind. `]` behind a complete row ends the rows.
-
-Times: `ts` and `dur` are µs with decimals, read as doubles first because that is quick. A double holds ns up to 2**43
-µs (three months); `Batch.made_exact` reads the decimal text again where times are beyond that, so no ns is ever lost.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from overlap.errors import TraceError
+from overlap.traces.readers.decode import BETWEEN, Batch, Decoding, cleaned
 from overlap.traces.readers.stream import Stream
-from overlap.traces.readers.times import micros_to_ns
 from overlap.traces.trace import Tally
 
 UNREADABLE = "unreadable row"
-BETWEEN = b", \t\r\n"
 _ROWS = re.compile(rb'"traceEvents"\s*:\s*\[')
 _BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
 _END = re.compile(rb"\}\s*\]")
-# Values that JSON does not have, as some profilers print them.
-_NO_JSON = re.compile(rb"(?<=[:\[,])\s*[-+]?(?:nan|inf|infinity|n/a|none|undefined)(?:\([^)\"]*\))?\s*(?=[,}\]])", re.I)
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-_CONTROL = bytes(max(byte, 32) for byte in range(256))
 _MOST_PIECES = 8
 _HEAD_BYTES = 64 << 20
-
-
-class Args(msgspec.Struct, gc=False, frozen=True):
-    """What is used of a row's `args`; -1 and None stand for absent."""
-
-    stream: Any = None
-    device: Any = -1
-    correlation: Any = -1
-    external: Any = msgspec.field(default=-1, name="External id")
-    external_old: Any = msgspec.field(default=-1, name="external id")
-    bytes: Any = -1
-    node: Any = msgspec.field(default=None, name="EventName")
-    event: Any = msgspec.field(default=None, name="HW event name")
-    recipe: Any = msgspec.field(default=None, name="recipeId")
-    recipe_name: Any = msgspec.field(default=None, name="recipeName")
-    name: Any = None
-    dims: msgspec.Raw = msgspec.field(default=msgspec.Raw(b""), name="Input Dims")
-    types: msgspec.Raw = msgspec.field(default=msgspec.Raw(b""), name="Input type")
-
-
-NO_ARGS = Args()
-
-
-class Row(msgspec.Struct, gc=False):
-    """One row. `ts` and `dur` are µs; in a batch that is exact, integer ns."""
-
-    ph: str = ""
-    cat: str = ""
-    name: str = ""
-    pid: Any = None
-    tid: Any = None
-    ts: float = -1.0
-    dur: float = -0.001
-    args: Args | None = NO_ARGS
-
-
-class _LooseRow(msgspec.Struct, gc=False):
-    """The same for rows whose types are not what they should be, or whose times need their decimals."""
-
-    ph: Any = ""
-    cat: Any = ""
-    name: Any = ""
-    pid: Any = None
-    tid: Any = None
-    ts: msgspec.Raw = msgspec.Raw(b"")
-    dur: msgspec.Raw = msgspec.Raw(b"")
-    args: msgspec.Raw = msgspec.Raw(b"null")
-
-
-@dataclass
-class Batch:
-    """Rows in file order; `exact` says that their times are integer ns, otherwise they are doubles of µs."""
-
-    rows: list[Any]
-    exact: bool = False
-    source: bytes = b""
-
-    def with_args(self) -> Batch:
-        """The same rows with empty args where there are none."""
-        for row in self.rows:
-            if row.args is None:
-                row.args = NO_ARGS
-        return self
-
-    def made_exact(self) -> Batch:
-        """The same rows with times from their decimal text."""
-        found = None if self.exact else _loose(self.source)
-        return found or self
-
-
-_STRICT = msgspec.json.Decoder(list[Row])
-_LOOSE = msgspec.json.Decoder(list[_LooseRow])
-_ARGS = msgspec.json.Decoder(Args)
 
 
 class RowReader:
     """Iterates over the batches of a stream; `head`, `tail` and `closed` are known afterwards.
 
-    With `inside`, the stream begins with a row, for a part of a file whose beginning others read.
+    Args:
+        stream: the file.
+        tally: where unreadable rows are counted.
+        decoding: for the type of rows that is wanted.
+        inside: the stream begins with a row, for a part of a file whose beginning others read.
     """
 
-    def __init__(self, stream: Stream, tally: Tally, inside: bool = False) -> None:
+    def __init__(self, stream: Stream, tally: Tally, decoding: Decoding | None = None, inside: bool = False) -> None:
         self.stream = stream
         self.tally = tally
+        self.decoding = decoding or Decoding()
         self.inside = inside
         self.closed = False
         self.unread_bytes = 0
@@ -173,7 +96,7 @@ class RowReader:
         )
 
     def _decode(self, text: bytes, last: bool = False) -> Iterator[Batch]:
-        batch = _block(text)
+        batch = self.decoding.block(text)
         if batch is None and last:
             batch = self._last_block(text)
         if batch is not None:
@@ -186,7 +109,7 @@ class RowReader:
         """The rows before the closing bracket, if it is one of the last few."""
         ends = [found.start() + 1 for found in _END.finditer(text, max(0, len(text) - (1 << 16)))]
         for end in reversed(ends[-4:]):
-            batch = _block(text[:end])
+            batch = self.decoding.block(text[:end])
             if batch is not None:
                 self._close(text[end:])
                 return batch
@@ -219,12 +142,12 @@ class RowReader:
         start = pieces[at]
         for used in range(1, min(_MOST_PIECES, len(pieces) - 1 - at) + 1):
             row = text[start : pieces[at + used]].rstrip(BETWEEN)
-            batch = _loose(row)
+            batch = self.decoding.loose(row)
             if batch is not None:
                 rows.extend(batch.rows)
                 return used
             if used == 1 and (found := _END.search(row)):
-                batch = _loose(row[: found.start() + 1])
+                batch = self.decoding.loose(row[: found.start() + 1])
                 if batch is not None:
                     rows.extend(batch.rows)
                     self._close(text[start + found.start() + 1 :])
@@ -243,7 +166,7 @@ def envelope_of(head: bytes, tail: bytes) -> dict[str, Any]:
     """Keys beside `traceEvents`; empty for a bare array. Keys behind the rows are lost where the file is cut."""
     for end in (tail, b"]}"):
         try:
-            found = msgspec.json.decode(_cleaned(head + end))
+            found = msgspec.json.decode(cleaned(head + end))
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             continue
         return found if isinstance(found, dict) else {}
@@ -261,47 +184,3 @@ def last_place(text: bytes) -> int:
             return at + 1
     starts = [found.start() for found in _BETWEEN.finditer(text, max(0, len(text) - (1 << 20)))]
     return starts[-1] + 1 if starts else -1
-
-
-def _block(text: bytes) -> Batch | None:
-    """All rows of a text, None if it cannot be read as a whole."""
-    for attempt in (text, None):
-        source = _cleaned(text) if attempt is None else attempt
-        try:
-            rows = _STRICT.decode(b"[" + source.rstrip(BETWEEN) + b"]")
-        except msgspec.ValidationError:
-            return _loose(source)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            continue
-        return Batch(rows, source=source)
-    return None
-
-
-def _loose(text: bytes) -> Batch | None:
-    """The same with exact times and any types; rows that are no rows are left for the caller to refuse."""
-    for source in (text, None):
-        try:
-            found = _LOOSE.decode(b"[" + (_cleaned(text) if source is None else source).rstrip(BETWEEN) + b"]")
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            continue
-        return Batch([_tightened(row) for row in found], exact=True)
-    return None
-
-
-def _tightened(row: _LooseRow) -> Row:
-    """Text where text is due, integer ns for times; args that are no object are absent."""
-    try:
-        args = _ARGS.decode(row.args)
-    except (msgspec.DecodeError, UnicodeError):
-        args = NO_ARGS
-    texts = ["" if one is None else one if isinstance(one, str) else str(one) for one in (row.ph, row.cat, row.name)]
-    pid, tid = (one if isinstance(one, int | str) else str(one) for one in (row.pid, row.tid))
-    times: Any = [micros_to_ns(bytes(one)) for one in (row.ts, row.dur)]
-    return Row(*texts, pid, tid, *times, args)
-
-
-def _cleaned(text: bytes) -> bytes:
-    """`text` without what JSON forbids but profilers write."""
-    text = text.translate(_CONTROL)
-    text = text.decode("utf-8", "replace").encode()
-    return _SURROGATE.sub(b"\\\\ufffd", _NO_JSON.sub(b" null", text))

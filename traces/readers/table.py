@@ -59,7 +59,6 @@ def _parsed(data: bytes, quote: str | None) -> pl.DataFrame:
         ignore_errors=True,
         encoding="utf8-lossy",
         quote_char=quote,
-        missing_utf8_is_empty_string=False,
     )
 
 

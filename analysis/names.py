@@ -1,0 +1,84 @@
+"""Names of ops without what changes from one compilation or iteration to the next.
+
+Terms
+    normal name: a name after the rules of `normal_name`; two traces of the same model share it even where compilers
+        numbered their kernels anew.
+
+Contract: the rules look at one name at a time, never at the others of its trace, so an op has the same normal name
+wherever it turns up; a name to which no rule applies stays as it is.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+# (what it finds, what it becomes, why). In this order.
+RULES = (
+    # Gaudi's fuser: a hash of the kernel, then the order in which it was compiled.
+    (r"^(fused_kernel_0x[0-9A-Fa-f]+)_[0-9A-Fa-f]+_", "${1}_"),
+    # Inductor numbers its kernels in the order in which it wrote them.
+    (r"^(triton_\w*?[A-Za-z])(?:_\d+)+$", "${1}"),
+    # Node paths of the graph compiler: number of the bundle, index of the slice.
+    (r"bundle_\d+", "bundle"),
+    (r"/\d+\b", "/*"),
+    (r"\bop(?:_\d+)+\b", "op"),
+    # Layers and chunks do the same work; annotations count iterations.
+    (r"(?i)\b(layers?|chunk|tile)([._]?)\d+\b", "${1}${2}*"),
+    (r"(?i)\biter(?:ation)?[ _#]*\d+\b", "iter N"),
+    (r"#\d+\b", "#N"),
+    # C++: what every kernel has in front.
+    (r"^void +", ""),
+    (r"\(anonymous namespace\)::|\bat::native::", ""),
+)
+
+
+def normal_name(name: pl.Expr) -> pl.Expr:
+    """`name` after all rules.
+
+    Rules: `fused_kernel_0xHASH_5_f32` loses the order of its compilation, `triton_poi_fused_add_3` its number; indices
+    of bundles, slices, layers, chunks and iterations become `*` or `N`; C++ names lose their parameters, and template
+    arguments keep one level (`f<4, add<float>>(int)` becomes `f<4, add<…>>`), so that kernels that differ only in
+    their functor stay apart.
+    """
+    for pattern, becomes in RULES:
+        name = name.str.replace_all(pattern, becomes)
+    return name.map_batches(_without_templates, return_dtype=pl.String)
+
+
+def _without_templates(names: pl.Series) -> pl.Series:
+    """Shorten the C++ names of a column; each distinct one is looked at once, all others cost nothing."""
+    long = names.filter(names.str.contains(r"[<(]").fill_null(False)).unique()
+    if long.is_empty():
+        return names
+    short: pl.Series = names.replace(long.to_list(), [shorter(name) for name in long.to_list()])
+    return short
+
+
+def shorter(name: str) -> str:
+    """A C++ name without parameters, template arguments one level deep; as it is where brackets do not match."""
+    kept: list[str] = []
+    depth = 0
+    for letter in name:
+        if letter == ">":
+            depth -= 1
+        if depth < 0:
+            return name
+        if depth < 2:
+            kept.append(letter)
+        if letter == "<":
+            if depth == 1:
+                kept.append("…")
+            depth += 1
+    return _without_parameters("".join(kept)) if depth == 0 else name
+
+
+def _without_parameters(name: str) -> str:
+    """Cut the brackets that end a name if they touch what is before them: `f(int)`, not `Memset (Device)`."""
+    if not name.endswith(")"):
+        return name
+    depth = 0
+    for at in range(len(name) - 1, 0, -1):
+        depth += {")": 1, "(": -1}.get(name[at], 0)
+        if depth == 0:
+            return name if name[at - 1].isspace() else name[:at]
+    return name
