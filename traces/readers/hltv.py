@@ -5,10 +5,10 @@ Terms
         (`prof-data/post-graph/*.json`), the host's calls (`prof-data/host/host_trace.json`) and the clock calibration
         (`prof-data/profile_state.json`).
 
-Contract: nothing is written to disk, so a member's path can do no harm; at most `LIMIT_BYTES` are decompressed. A member
-that is broken costs a warning, the rest is used. Raw recordings (`*.bin`) need the vendor's parser and are left alone.
-Nodes are those of the analysed table, completed from the graphs with shapes (slowest dimension first) and types; without
-the table they are the graphs' nodes, which have no times.
+Contract: nothing is written to disk, so a member's path can do no harm; at most `LIMIT_BYTES` are decompressed. A
+broken member costs a warning, the rest is used. Raw recordings (`*.bin`) need the vendor's parser and are left alone.
+Nodes are those of the analysed table, completed from the graphs with shapes (slowest dimension first) and types;
+without the table they are the graphs' nodes, which have no times.
 """
 
 from __future__ import annotations

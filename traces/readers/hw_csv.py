@@ -6,9 +6,9 @@ Terms
     mark: a row of a monitor that only tells a moment (`STM_*` of a NIC, a start whose end was not recorded).
     monitor: `HW Event description`. Gaudi2 and Gaudi3 name theirs differently, both sets are known here.
 
-Contract: times stay those of the file, rounded to ns; order is decided on the file's ps. Activations of length zero stay
-rows. Marks, rows of monitors that neither start nor end an activation, and rows without partner are counted as dropped.
-`about.extra` has what no table takes: starts of recipes (rows of the software), moments by monitor, counts of oddities.
+Contract: times stay those of the file, rounded to ns; order is decided on the file's ps. Activations of length zero
+stay rows. Marks, rows of monitors that neither start nor end an activation, and rows without partner are counted as
+dropped. `about.extra` has what no table takes: starts of recipes (rows of the software), moments by monitor, oddities.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ Contract: an END closes the oldest open BEGIN of its key. Early ends are left ou
 shift no later pair; at the window's other edge a BEGIN may stay open. Of rows at one time the BEGINs count first:
 an interval of length zero is found whichever row was written first, and no END is early by a tie.
 
-How: with +1 for a BEGIN and -1 for an END, the running sum of a key reaches a new minimum below zero exactly at the early
-ends. Of what is left, the n-th END belongs to the n-th BEGIN.
+How: with +1 for a BEGIN and -1 for an END, the running sum of a key reaches a new minimum below zero exactly at the
+early ends. Of what is left, the n-th END belongs to the n-th BEGIN.
 """
 
 from __future__ import annotations

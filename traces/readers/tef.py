@@ -5,9 +5,9 @@ Terms
     host row: of a process whose name says `Host`, or of the host trace inside an `.hltv`; its halves nest like calls.
     busy row: `Busy…`, all that the light template records: the span of a whole recipe, not of a kernel.
 
-Contract: halves of a device pair first in, first out by (thread, recipe, id); where rows of ends do not name a recipe it
-is left out of the key. Counters are samples as they are in the file, which leaves out those that did not change. Times
-stay those of the file, in ns. Processes that are neither an engine's nor the host's are counted as dropped.
+Contract: halves of a device pair first in, first out by (thread, recipe, id); where ends do not name a recipe it is left
+out of the key. Counters are samples as they are in the file, which leaves out those that did not change. Times stay
+those of the file, in ns. Processes that are neither an engine's nor the host's are counted as dropped.
 """
 
 from __future__ import annotations
@@ -241,15 +241,11 @@ def _paired(halves: list[tuple[Any, ...]], tally: Tally) -> pl.DataFrame:
     key = [name for name in _KEY if not (nameless and name == "recipe")]
     pairs = fifo_pairs(frame, key, ["time_ns"])
     pairs.count_unmatched(tally)
-    ends = pairs.ends.select(
-        pl.col("time_ns").alias("end_ns"), *(pl.col(c).alias(f"{c}_end") for c in ("name", "kind"))
-    )
+    texts = ("name", "kind")
+    ends = pairs.ends.select(pl.col("time_ns").alias("end_ns"), *(pl.col(text).alias(f"{text}_end") for text in texts))
     both = pairs.begins.rename({"time_ns": "start_ns"}).hstack(ends)
-    fuller = [
-        pl.when(pl.col(column) == "").then(f"{column}_end").otherwise(column).alias(column)
-        for column in ("name", "kind")
-    ]
-    return both.with_columns(fuller).select(_WHOLE)
+    fuller = (pl.when(pl.col(text) == "").then(f"{text}_end").otherwise(text).alias(text) for text in texts)
+    return both.with_columns(fuller).select(*_WHOLE)
 
 
 def _finished(frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
