@@ -17,7 +17,7 @@ import polars as pl
 from overlap.traces.sweep import active_steps, engines_of, window_of
 
 COMPUTE = ("MME", "TPC")
-_TRAITS = ("name", "engine", "kind", "layer", "chunk", "phase")
+_TRAITS = ("name", "engine", "kind", "path", "layer", "chunk", "phase")
 _SUMS = ("duration_ns", "exposed_ns", "hidden_ns", "flops", "bytes")
 
 
@@ -28,7 +28,7 @@ def op_table(events: pl.DataFrame) -> pl.DataFrame:
         events: an event table (`overlap.traces.schema`).
 
     Returns:
-        `op_id, name, engine, kind, layer, chunk, phase, start_ns, end_ns, duration_ns, exposed_ns, hidden_ns, flops,
+        `op_id, name, engine, kind, path, layer, chunk, phase, start_ns, end_ns, duration_ns, exposed_ns, hidden_ns, flops,
         bytes`; flops and bytes are those of the op (-1 where unknown), not summed over its lanes.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from overlap import __version__
@@ -52,7 +52,7 @@ def _dispatch(arguments: list[str]) -> int:
     if any(flag in rest for flag in HELP):
         print(command_help(command))
         return 0
-    return _with_hydra(command, rest) if command.groups else _plain(command, rest)
+    return _with_hydra(command, rest) if command.plain is None else _plain(command, command.plain, rest)
 
 
 def _command(name: str) -> Command:
@@ -66,10 +66,17 @@ def _command(name: str) -> Command:
     raise ConfigError(f"there is no command {name!r}", hint)
 
 
-def _plain(command: Command, rest: list[str]) -> int:
-    if rest:
-        raise ConfigError(f"{command.name} takes no arguments, not {rest[0]!r}", f"overlap {command.name}")
-    import_module(command.module).run()
+def _plain(command: Command, known: Mapping[str, str], rest: list[str]) -> int:
+    values = {}
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if not known:
+            raise ConfigError(f"{command.name} takes no arguments, not {argument!r}", f"overlap {command.name}")
+        if name not in known or not equals:
+            hint = " ".join(f"{one}=<{one}>" for one in known)
+            raise ConfigError(f"{command.name} does not take {argument!r}", f"overlap {command.name} {hint}")
+        values[name] = value
+    import_module(command.module).run(**values)
     return 0
 
 

@@ -8,9 +8,9 @@ Terms
     exposed: the part of active in which the other engine, any node of it, does not run (TPC for MME, MME for TPC).
 
 Contract: columns are called as in the vendor's file and hold µs; a cell is null where the file has `nan`. Statistics
-are taken of int64 ns, while the vendor has ps: a cell can differ by 1 in the last of its three digits, on the one public
-pair of files none does (an average of 168.5 ns, 168.49875 with ps, agrees because ties go to the even ns). Percentages
-are cut off, not rounded. What needs the compiled graph (bandwidths, expected times, shapes) is missing.
+are taken of int64 ns, while the vendor has ps: a cell can differ by 1 in its third digit. None does on the one public
+pair of files (an average of 168.5 ns, 168.49875 with ps, agrees because ties go to the even ns). Percentages are cut
+off, not rounded. What needs the compiled graph (bandwidths, expected times, shapes) is missing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+from overlap.errors import TraceError
 
 Ints = npt.NDArray[np.int64]
 
@@ -77,8 +79,13 @@ def compare(ours: pl.DataFrame, theirs: pl.DataFrame) -> pl.DataFrame:
     Returns:
         `column, matches, mismatches, only_ours, only_theirs, first_mismatch`. The last but one count nodes that the
         other table does not have, the last is a text such as `g_1_conv_0: 0.168 / 0.169` or empty.
+
+    Raises:
+        TraceError: `theirs` does not name its nodes.
     """
     key = ["Unit", "Node Name"]
+    if not set(key) <= set(theirs.columns):
+        raise TraceError("the vendor's table has no Unit or no Node Name", "give a *_analyzed_nodes.csv")
     common = [name for name in ours.columns if name in theirs.columns and name not in key]
     both = ours.select(*key, *common).join(theirs.select(*key, *common), on=key, how="inner", suffix=" theirs")
     missing = [a.join(b, on=key, how="anti").height for a, b in ((ours, theirs), (theirs, ours))]
@@ -99,9 +106,11 @@ def compare(ours: pl.DataFrame, theirs: pl.DataFrame) -> pl.DataFrame:
 def _equal(ours: pl.Series, theirs: pl.Series) -> pl.Series:
     """Cell by cell; every way to write `missing` equals every other."""
     if ours.dtype == pl.String:
-        return (ours.fill_null("") == theirs.cast(pl.String).fill_null("")).fill_null(False)
+        same: pl.Series = ours.fill_null("") == theirs.cast(pl.String).fill_null("")
+        return same
     mine, other = (one.cast(pl.Float64, strict=False).fill_null(float("nan")) for one in (ours, theirs))
-    return (mine.is_nan() & other.is_nan()) | ((mine - other).abs() < TOLERANCE_US)
+    equal: pl.Series = (mine.is_nan() & other.is_nan()) | ((mine - other).abs() < TOLERANCE_US)
+    return equal
 
 
 def _numbered_parts(rows: pl.DataFrame) -> pl.DataFrame:
@@ -177,7 +186,8 @@ def _as_vendor(nodes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _us(ns: pl.Expr) -> pl.Expr:
-    return ns / 1000
+    # Polars multiplies by 0.001 instead; this gives the double nearest to the decimal number.
+    return (ns / 1000).round(3)
 
 
 def _mean(ns: pl.Expr) -> pl.Expr:

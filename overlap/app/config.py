@@ -52,7 +52,37 @@ class ProfileRoot:
             raise ConfigError(f"repeats is {self.repeats}", "it must be at least 1")
 
 
-ROOTS: dict[str, type[Any]] = {"sweep": SweepRoot, "profile": ProfileRoot}
+@dataclass(frozen=True)
+class AnalyzeRoot:
+    """Config of `overlap analyze`.
+
+    Args:
+        trace: a trace file, or a folder of them (ranks, or a run of `overlap`).
+        diff: the trace before, to compare with; empty for none.
+        rules: a file of rules that go before those of `traces/engines.yaml`; empty for none.
+        window: `steps` looks at whole iterations where the trace has them, `all` at everything.
+        macro_gap_us: idle from this length on is macro.
+        cache: keep what was read as Parquet in the user's cache folder, and read that the next time.
+        perfetto: write a trace with counters for ui.perfetto.dev.
+    """
+
+    trace: str
+    diff: str = ""
+    rules: str = ""
+    window: str = "steps"
+    macro_gap_us: float = 10.0
+    cache: bool = True
+    perfetto: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done."""
+        if self.window not in ("steps", "all"):
+            raise ConfigError(f"window is {self.window!r}", "steps or all")
+        if not 0 <= self.macro_gap_us < 1e12:
+            raise ConfigError(f"macro_gap_us is {self.macro_gap_us}", "a length in microseconds, such as 10")
+
+
+ROOTS: dict[str, type[Any]] = {"sweep": SweepRoot, "profile": ProfileRoot, "analyze": AnalyzeRoot}
 
 
 def schema(cls: type[Any]) -> type[Any]:

@@ -68,6 +68,7 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
         OverlapError: the arguments cannot be composed, or the run directory cannot be used.
         Interrupted: Ctrl-C; the message says how to go on.
     """
+    arguments = quoted(command.paths, arguments)
     overrides = check_flags(arguments)
     register()
     outcome = Outcome()
@@ -106,6 +107,23 @@ def register() -> None:
     register_resolvers()
     for name, root in ROOTS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema(root), provider="overlap")
+
+
+def quoted(paths: Collection[str], arguments: Sequence[str]) -> list[str]:
+    """`arguments` with the values of `paths` quoted, for a file may be called what Hydra's grammar would not take.
+
+    In a multirun, commas between values have a meaning, and the values are left as they are.
+    """
+    if {"-m", "--multirun"} & set(arguments):
+        return list(arguments)
+    found = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and name in paths and value[:1] not in ("", "'", '"'):
+            escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
+            argument = f"{name}='{escaped}'"
+        found.append(argument)
+    return found
 
 
 def check_flags(arguments: Sequence[str]) -> list[str]:

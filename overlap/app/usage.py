@@ -45,8 +45,11 @@ def program_help() -> str:
 def command_help(command: Command) -> str:
     """`overlap <command> --help`."""
     head = [f"overlap {command.name}: {command.summary}", ""]
-    if not command.groups:
-        return "\n".join([*head, f"usage: overlap {command.name}"])
+    if command.plain is not None:
+        arguments = " ".join(f"{name}=<{name}>" for name in command.plain)
+        lines = [*head, f"usage: overlap {command.name} {arguments}".rstrip()]
+        lines += ["", "arguments", *_rows(list(command.plain.items()))] if command.plain else []
+        return "\n".join([*lines, *_examples(command)])
     groups = [(group, _options(command, group)) for group in command.groups]
     sections = (
         ("option groups (group=option)", groups),
@@ -55,8 +58,12 @@ def command_help(command: Command) -> str:
     )
     lines = [*head, f"usage: overlap {command.name} [key=value ...] [flags]"]
     for title, rows in sections:
-        lines += ["", title, *_rows(rows)]
-    return "\n".join([*lines, "", "examples", *(f"  {example}" for example in command.examples)])
+        lines += ["", title, *_rows(rows)] if rows else []
+    return "\n".join([*lines, *_examples(command)])
+
+
+def _examples(command: Command) -> list[str]:
+    return ["", "examples", *(f"  {example}" for example in command.examples)] if command.examples else []
 
 
 def group_options(group: str) -> list[str]:

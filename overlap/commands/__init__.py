@@ -6,16 +6,29 @@ help and mistakes are answered at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command. `groups` are the option groups of its config; a command without any takes no overrides."""
+    """One command.
+
+    Args:
+        name: as it is typed; also the name of its config and of its module.
+        summary: one line of help.
+        groups: option groups of its config.
+        paths: values of its config that are paths, which may be typed as a shell gives them.
+        plain: arguments (`name=VALUE`) of a command without a config, with their meaning; those do not go through
+            Hydra and leave no run directory.
+        examples: whole command lines.
+    """
 
     name: str
     summary: str
     groups: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    plain: Mapping[str, str] | None = None
     examples: tuple[str, ...] = ()
 
     @property
@@ -43,6 +56,22 @@ COMMANDS: dict[str, Command] = {
             ("workload", "device"),
             ("overlap profile split.chunks=4 split.lag=1 order=list",),
         ),
-        Command("devices", "list the devices and which of them are present"),
+        Command(
+            "analyze",
+            "say where the time of a trace went, and what could be saved",
+            paths=("trace", "diff", "rules"),
+            examples=(
+                "overlap analyze trace=path/to/worker.pt.trace.json.gz",
+                "overlap analyze trace=after.pt.trace.json.gz diff=before.pt.trace.json.gz",
+                "overlap analyze trace=folder/of/ranks window=all",
+            ),
+        ),
+        Command(
+            "tensorboard",
+            "open TensorBoard on a run",
+            plain={"run": "a run directory, or a folder of them", "port": "port to serve on (default 6006)"},
+            examples=("overlap tensorboard run=outputs/sweep/2026-01-31/12-00-00",),
+        ),
+        Command("devices", "list the devices and which of them are present", plain={}),
     )
 }

@@ -25,7 +25,7 @@ SHARES: dict[str, Callable[[Partition], int]] = {
 }
 
 
-def _table(title: str, *columns: str) -> Table:
+def new_table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
@@ -50,7 +50,7 @@ def sweep_tables(result: SweepResult) -> Iterable[Table]:
     baseline, kept = result.baseline, result.kept
     found = {id(one): partition(one.events) for one in (baseline, kept)}
     variants = [baseline] if kept is baseline else [baseline, kept]
-    table = _table(title, "", *(["baseline (kept)"] if kept is baseline else ["baseline", "kept"]))
+    table = new_table(title, "", *(["baseline (kept)"] if kept is baseline else ["baseline", "kept"]))
     table.add_row("split", *(str(one.candidate.split) for one in variants))
     table.add_row("order", *(one.candidate.order for one in variants))
     table.add_row(f"time, {evidence}", *(milliseconds(one.latency) for one in variants))
@@ -67,13 +67,13 @@ def sweep_tables(result: SweepResult) -> Iterable[Table]:
 
 def _gain_table(result: SweepResult) -> Table:
     if result.verdict.kept == BASELINE:
-        table = _table("no split was faster for sure; the baseline stays", "candidate", "why not")
+        table = new_table("no split was faster for sure; the baseline stays", "candidate", "why not")
         for one in result.verdict.considered:
             table.add_row(one.candidate.key, one.reason)
         if result.stack is not None:
             table.add_row("the stack, for comparison", milliseconds(result.stack))
         return table
-    table = _table("gain", "", "factor")
+    table = new_table("gain", "", "factor")
     table.add_row("kept over baseline", times(result.verdict.speedup))
     for name, factor in result.attribution.items():
         table.add_row(f"  {'all factors' if name == 'total' else name}", f"{factor:.3f}x")
@@ -94,7 +94,7 @@ def profile_tables(profile: Profile) -> Iterable[Table]:
 
 
 def _run_table(profile: Profile, found: Partition) -> Table:
-    table = _table(f"{profile.workload} on {profile.device.name}, {profile.device.evidence}", "", "value")
+    table = new_table(f"{profile.workload} on {profile.device.name}, {profile.device.evidence}", "", "value")
     table.add_row("split", str(profile.candidate.split))
     table.add_row("order", profile.candidate.order)
     table.add_row("time", milliseconds(profile.latency))
@@ -108,7 +108,7 @@ def _run_table(profile: Profile, found: Partition) -> Table:
 
 def _engine_table(profile: Profile) -> Table:
     """Ops and work per engine, straight from the captured program."""
-    table = _table("captured program", "engine", "ops", "kernels", "GFLOP", "M elements", "MB moved", "isolated ms")
+    table = new_table("captured program", "engine", "ops", "kernels", "GFLOP", "M elements", "MB moved", "isolated ms")
     for engine in profile.program.engines():
         mine = [(op, ns) for op, ns in zip(profile.program.ops, profile.op_ns, strict=True) if op.engine is engine]
         kernels = [op.kernel for op, _ in mine]
@@ -137,7 +137,7 @@ def _op_table(profile: Profile, title: str) -> Table:
     )
     sums = frame.group_by("engine", "phase", "op").agg(pl.len().alias("count"), pl.col("ns").sum()).sort("ns", "op")
     total = {engine.value: max(1, frame.filter(engine=engine.value)["ns"].sum()) for engine in Engine}
-    table = _table(title, "op", "engine", "count", "ms", "of engine")
+    table = new_table(title, "op", "engine", "count", "ms", "of engine")
     for row in sums.reverse().iter_rows(named=True):
         share = row["ns"] / total[row["engine"]]
         name = f"{row['phase']}.{row['op']}"

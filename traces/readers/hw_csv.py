@@ -64,7 +64,7 @@ def read_hw_csv(data: bytes, source: str, tally: Tally) -> Trace:
     """
     rows = _rows(read_text_csv(data, source, tally), source)
     looked_at = rows.height
-    rows, extra = _timed(rows, tally), {}
+    rows, extra = _timed(rows, tally), dict[str, Any]()
     software = (pl.col("origin") == "SW") | pl.col("lane").str.starts_with("ENG ARC")
     extra["recipe_starts"] = _counted(rows.filter(software), "name")
     rows = rows.filter(software.not_())

@@ -156,7 +156,7 @@ def _cells(text: pl.Series, kind: str) -> pl.Series:
 def _json_table(data: bytes, source: str, tally: Tally) -> pl.DataFrame:
     """Cells as text: numbers keep the digits that the file has."""
     try:
-        document = json.loads(data.decode("utf-8-sig", "replace"), strict=False, parse_float=str, parse_int=str)
+        document = json.loads(data.decode("utf-8-sig", "replace"), strict=False, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise TraceError(f"{source} is no whole JSON file: {error}", "check that it was copied whole") from error
     rows = document.get("analyzer_metadata") if isinstance(document, dict) else document

@@ -5,9 +5,9 @@ Terms
     host row: of a process whose name says `Host`, or of the host trace inside an `.hltv`; its halves nest like calls.
     busy row: `Busy…`, all that the light template records: the span of a whole recipe, not of a kernel.
 
-Contract: halves of a device pair first in, first out by (thread, recipe, id); where ends do not name a recipe it is left
-out of the key. Counters are samples as they are in the file, which leaves out those that did not change. Times stay
-those of the file, in ns. Processes that are neither an engine's nor the host's are counted as dropped.
+Contract: halves of a device pair first in, first out by (thread, recipe, id); where ends name no recipe it is left out
+of the key. Counters are samples as they are in the file, which leaves out those that did not change. Times stay those
+of the file, in ns. Processes that are neither an engine's nor the host's are counted as dropped.
 """
 
 from __future__ import annotations

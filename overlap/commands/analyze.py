@@ -1,0 +1,29 @@
+"""`overlap analyze`: where the time of a trace went, and what could be saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from overlap.app.config import AnalyzeRoot, from_config
+
+
+def run(config: Any, run_dir: Path) -> None:
+    """Analyse as `config` says, writing to `run_dir`."""
+    root = from_config(AnalyzeRoot, config)
+
+    # Late, so that a mistake in the config is answered before polars is loaded.
+    from rich.console import Console
+
+    from overlap.commands.analyze_files import write_analysis
+    from overlap.commands.analyze_run import analyse_all
+    from overlap.commands.analyze_tables import analysis_tables
+
+    result = analyse_all(root)
+    write_analysis(result, run_dir)
+    console = Console()
+    for table in analysis_tables(result):
+        console.print(table, "")
+    for sentence in result.sentences:
+        console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+    console.print(f"files in {run_dir}", soft_wrap=True, highlight=False)
