@@ -1,8 +1,8 @@
 """Stretches of time in which nothing ran, and what ran around them.
 
 Terms
-    gap: a longest stretch of the window without a busy engine. micro: shorter than `macro_ns`, as between two ops of one
-        graph; macro: at least as long, as when the device waits for the host.
+    gap: a longest stretch of the window without a busy engine. micro: shorter than `macro_ns`, as between two ops of
+        one graph; macro: at least as long, as when the device waits for the host.
     engine gap: the same for one engine; others may be busy meanwhile.
 
 Contract: the gaps of a window sum to the `idle` of its partition, engine gaps to the window less the busy time of the
@@ -68,8 +68,8 @@ def engine_gaps(events: pl.DataFrame, engine: str, window: Window, macro_ns: int
     """Gaps of one engine.
 
     Returns:
-        The columns of `gaps`, whose names are ops of this engine, and `others_busy_ns`: the part of the gap in which any
-        other engine was busy.
+        The columns of `gaps`, whose names are ops of this engine, and `others_busy_ns`: the part of the gap in which
+        any other engine was busy.
     """
     mine = pl.col("engine") == engine
     found = gaps(events.filter(mine), window, macro_ns)
@@ -94,9 +94,7 @@ def _first(places: Ints, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]], cou
 
 def _named(names: pl.Series, rows: Ints) -> pl.Series:
     """Name of each row, "" for row -1."""
-    known = pl.Series(rows).cast(pl.Int64)
-    return (
-        names.gather(known.replace(-1, None)).fill_null("")
-        if len(names)
-        else pl.Series([""] * len(rows), dtype=pl.String)
-    )
+    if names.is_empty():
+        return pl.Series([""] * len(rows), dtype=pl.String)
+    known = pl.Series(rows >= 0)
+    return names.gather(np.maximum(rows, 0)).zip_with(known, pl.Series([""], dtype=pl.String))

@@ -4,22 +4,22 @@ Terms
     group: rows that are merged with each other, such as those of one lane; groups are numbered from 0.
     island: a longest stretch during which at least one row of a group runs; islands of a group never touch.
 
-Contract: intervals are half open, rows of length zero are never active, touching rows become one island. Input may be in
-any order; rows in order of start, which is how readers give them, are faster.
+Contract: intervals are half open, rows of length zero are never active, touching rows become one island. Input may be
+in any order; rows in order of start, which is how readers give them, are faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from overlap.traces.codes import Ints
 from overlap.traces.sweep import Window
 
-Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 # Sums and shifts of times stay below this; int64 overflows at twice as much.
@@ -54,32 +54,6 @@ def column(frame: pl.DataFrame, name: str) -> Ints:
     """An integer column as int64, without a copy where that is possible."""
     found: Ints = frame[name].to_numpy().astype(np.int64, copy=False)
     return found
-
-
-def coded(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[Ints, pl.DataFrame]:
-    """Number of every row's combination of texts, and the combinations themselves, row i being number i."""
-    codes = np.zeros(frame.height, dtype=np.int64)
-    for name in columns:
-        text = frame[name].cast(pl.Categorical).to_physical().to_numpy().astype(np.int64)
-        text = _dense(text)
-        codes = _dense(codes * (int(text.max(initial=0)) + 1) + text)
-    count = int(codes.max(initial=-1)) + 1
-    first = np.zeros(count, dtype=np.int64)
-    # Of equal places the last assignment stays, so going backwards leaves the first row of each number.
-    first[codes[::-1]] = np.arange(frame.height - 1, -1, -1)
-    return codes, frame.select(columns)[first]
-
-
-def _dense(codes: Ints) -> Ints:
-    """The same numbers without holes, in the same order."""
-    if not len(codes):
-        return codes
-    top = int(codes.max())
-    if top > 4 * len(codes) + 65536:
-        return np.unique(codes, return_inverse=True)[1].astype(np.int64)
-    used = np.zeros(top + 1, dtype=np.int64)
-    used[codes] = 1
-    return (np.cumsum(used) - 1)[codes]
 
 
 def clipped(events: pl.DataFrame, window: Window, end: str = "end_ns") -> tuple[Ints, Ints, Mask]:
@@ -117,7 +91,7 @@ def islands(starts: Ints, ends: Ints, groups: Ints | None = None) -> Islands:
 def _group_by_group(starts: Ints, ends: Ints, groups: Ints) -> Islands:
     """The same for spans so long that shifts would overflow; rows are in order of group and start."""
     edges = np.flatnonzero(np.diff(groups, prepend=-1, append=-1))
-    parts = [islands(starts[low:high], ends[low:high]) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [islands(starts[low:high], ends[low:high]) for low, high in pairwise(edges)]
     sizes = [len(part.start_ns) for part in parts]
     found = np.repeat(groups[edges[:-1]], sizes)
     return Islands(

@@ -16,7 +16,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from overlap.analysis.intervals import Ints, Islands, clipped, coded, islands, sums
+from overlap.analysis.intervals import Ints, Islands, clipped, islands, sums
+from overlap.traces.codes import coded
 from overlap.traces.sweep import ENGINES, Window
 
 KEYS = ("engine", "lane")

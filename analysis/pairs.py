@@ -3,8 +3,8 @@
 Terms
     pair: (engine A, kind A, engine B, kind B) with different engines; the pairs of engines are `SIDES`.
     overlap of a pair: the time during which at least one op of kind A and at least one of kind B ran. A moment in which
-        several kinds of one engine run counts for each of them, so overlaps may sum to more than the engines shared; they
-        sum to it exactly where every engine runs one kind at a time.
+        several kinds of one engine run counts for each of them, so overlaps may sum to more than the engines shared;
+        they sum to it exactly where every engine runs one kind at a time.
 
 How: rows of a kind become islands. Of two intervals that share time exactly one starts inside the other (or both start
 at once), so the matches of an interval are those that start in it: two binary searches each, and work that grows with
@@ -19,7 +19,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from overlap.analysis.intervals import Ints, Islands, clipped, coded, islands, sums
+from overlap.analysis.intervals import Ints, Islands, clipped, islands, sums
+from overlap.traces.codes import coded
 from overlap.traces.sweep import Window
 
 SIDES = (

@@ -86,7 +86,7 @@ def test_version(cli: Cli) -> None:
     ("arguments", "words"),
     [
         (("swep",), ("did you mean sweep?",)),
-        (("zzz",), ("there are: sweep, profile, devices",)),
+        (("zzz",), ("there are: sweep, profile, analyze, tensorboard, devices",)),
         (("workload=llama",), ("a command comes first",)),
         (("devices", "device=host"), ("takes no arguments",)),
         (("sweep", "workloda=x"), ("did you mean workload",)),

@@ -122,6 +122,9 @@ def from_config(cls: type[T], config: Any) -> T:
     Raises:
         OverlapError: a value breaks a rule; the message names both.
     """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"{missing[0]} is missing", f"{missing[0]}=<value>; --help says what it means")
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict), "the root of a command's config is a mapping"
     return build(cls, {str(name): value for name, value in values.items()})

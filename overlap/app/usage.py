@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +16,7 @@ from overlap.commands import COMMANDS, Command
 from overlap.workload import Bucket
 
 WIDTH = 110
+MISSING_VALUE = "???"
 FLAGS = (
     ("-m, --multirun", "run once per combination of comma-separated values"),
     ("--cfg job", "print the composed config and stop"),
@@ -85,7 +87,16 @@ def _chosen(name: str, group: str) -> str:
 
 def _yaml(*parts: str) -> dict[str, Any]:
     content = OmegaConf.create(files("overlap.conf").joinpath(*parts).read_text(encoding="utf-8"))
-    return {str(key): value for key, value in content.items()} if isinstance(content, DictConfig) else {}
+    found = OmegaConf.to_container(content, resolve=False) if isinstance(content, DictConfig) else {}
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _comment(file: str, key: str) -> str:
+    """What a config file says of a key: the comment right above it."""
+    lines = files("overlap.conf").joinpath(file).read_text(encoding="utf-8").splitlines()
+    at = next((number for number, line in enumerate(lines) if line.startswith(f"{key}:")), 0)
+    above = list(takewhile(lambda line: line.startswith("# "), reversed(lines[:at])))
+    return " ".join(line[2:] for line in reversed(above))
 
 
 def _values(name: str) -> Iterator[tuple[str, str]]:
@@ -101,7 +112,9 @@ def _values(name: str) -> Iterator[tuple[str, str]]:
             option = _chosen(name, root.name)
             yield root.name, _shown(root.default_factory, _yaml(root.name, f"{option}.yaml") if option else {})
         else:
-            yield root.name, _text(_yaml(f"{name}.yaml").get(root.name, root.default))
+            value = _yaml(f"{name}.yaml").get(root.name, root.default)
+            text = "must be given" if value == MISSING_VALUE else _text(value)
+            yield root.name, f"{text:<16}{comment}" if (comment := _comment(f"{name}.yaml", root.name)) else text
 
 
 def _shown(cls: Any, values: Mapping[str, Any]) -> str:
@@ -115,7 +128,7 @@ def _shown(cls: Any, values: Mapping[str, Any]) -> str:
 
 
 def _text(value: object) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else "nothing" if value == "" else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _rows(rows: list[tuple[str, str]]) -> list[str]:

@@ -33,11 +33,14 @@ def launch_ids(frame: pl.DataFrame, key_columns: Sequence[str]) -> pl.Series:
     stage = _numbered(frame, ["device", "engine"])
     key = _numbered(frame, ["device", "engine", *key_columns])
     starts, ends = frame["start_ns"].to_numpy(), frame["end_ns"].to_numpy()
-    order = np.lexsort((np.arange(len(key)), starts, key))
+    order = np.lexsort((starts, key))
     first = np.r_[True, key[order][1:] != key[order][:-1]]
+    # The first row of a key waits for nothing: no time passes between its start and its start.
     free_from = _latest_end_before(ends[order], first, key[order], starts[order])
-    others = _began(stage, starts, stage[order], free_from, starts[order])
-    others -= _began(key, starts, key[order], free_from, starts[order])
+    # Numbers of moments instead of ns: a pair (group, moment) then fits one integer.
+    moments = np.unique(np.concatenate((starts, free_from)))
+    since, until = np.searchsorted(moments, free_from), np.searchsorted(moments, starts[order])
+    others = _began(stage[order], since, until) - _began(key[order], since, until)
     launch = np.empty(len(key), np.int64)
     launch[order] = np.cumsum(first | (others > 0)) - 1
     return pl.Series("op_id", _by_time(launch, starts), dtype=pl.Int64)
@@ -46,28 +49,28 @@ def launch_ids(frame: pl.DataFrame, key_columns: Sequence[str]) -> pl.Series:
 def _numbered(frame: pl.DataFrame, columns: Sequence[str]) -> Ints:
     """A number per combination of `columns`, in order of first use; null is a value like any other."""
     ranked = frame.select(columns).with_row_index("_row").with_columns(_first=pl.col("_row").min().over(columns))
-    return ranked["_first"].cast(pl.Int64).to_numpy()
+    numbers: Ints = ranked["_first"].cast(pl.Int64).to_numpy()
+    return numbers
 
 
 def _latest_end_before(ends: Ints, first: npt.NDArray[np.bool_], key: Ints, starts: Ints) -> Ints:
     """Of each row the latest end among earlier rows of its key; its own start where it is the key's first."""
     latest = pl.DataFrame({"key": key, "end": ends}).select(pl.col("end").cum_max().shift(1).over("key"))
-    return np.where(first, starts, latest.to_series().fill_null(0).to_numpy())
+    known: Ints = latest.to_series().fill_null(0).to_numpy()
+    return np.where(first, starts, known)
 
 
-def _began(group: Ints, starts: Ints, of: Ints, since: Ints, until: Ints) -> Ints:
-    """How many rows of group `of` start in [since, until); element by element."""
-    moments = np.unique(np.concatenate((starts, since, until)))
-    scale = len(moments) + 1
-    sorted_rows = np.sort(group * scale + np.searchsorted(moments, starts))
-    low = np.searchsorted(sorted_rows, of * scale + np.searchsorted(moments, since))
-    high = np.searchsorted(sorted_rows, of * scale + np.searchsorted(moments, until))
+def _began(group: Ints, since: Ints, until: Ints) -> Ints:
+    """How many rows of its own group start in [since, until), of each row; `until` is its own start."""
+    scale = int(max(since.max(), until.max())) + 1
+    starts = np.sort(group * scale + until)
+    low, high = (np.searchsorted(starts, group * scale + bound) for bound in (since, until))
     return np.maximum(high - low, 0).astype(np.int64)
 
 
 def _by_time(launch: Ints, starts: Ints) -> Ints:
     """The same launches, numbered in order of their first rows."""
-    order = np.lexsort((np.arange(len(launch)), starts))
+    order = np.argsort(starts, kind="stable")
     found, position = np.unique(launch[order], return_index=True)
     number = np.empty(len(found), np.int64)
     number[np.argsort(position)] = np.arange(len(found))

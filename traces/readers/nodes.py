@@ -150,7 +150,10 @@ def _cells(text: pl.Series, kind: str) -> pl.Series:
         return micros_as_ns(text)
     # `41%` and `41` are both in use.
     number = text.str.strip_chars("% ").cast(pl.Float64, strict=False)
-    return number.to_frame("number").select(pl.when(pl.col("number").is_finite()).then("number")).to_series()
+    finite: pl.Series = (
+        number.to_frame("number").select(pl.when(pl.col("number").is_finite()).then("number")).to_series()
+    )
+    return finite
 
 
 def _json_table(data: bytes, source: str, tally: Tally) -> pl.DataFrame:

@@ -141,4 +141,5 @@ def present(text: pl.Series) -> pl.Series:
     """Texts without blanks around them; null for every marker of a missing value."""
     frame = text.cast(pl.String).str.strip_chars().to_frame("text")
     missing = pl.col("text").str.to_lowercase().is_in(MISSING)
-    return frame.select(pl.when(missing.not_()).then("text").alias(text.name)).to_series()
+    found: pl.Series = frame.select(pl.when(missing.not_()).then("text").alias(text.name)).to_series()
+    return found

@@ -1,0 +1,154 @@
+"""What ops are part of, by their names: the layer of the model and the phase of attention, by the rules of `names.yaml`.
+
+Terms
+    text: `path/name kind` of an op, what rules are matched against.
+    phase of attention: one of `PHASES`; `other` is what no rule knows.
+
+Contract: what an event table already says is kept; rules only fill layers of -1 and phases of "". They are applied once
+to every distinct text, so a table of a million rows costs about as much as its few thousand names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import msgspec
+import polars as pl
+from polars.exceptions import ComputeError
+
+from overlap.errors import ConfigError
+
+OTHER = "other"
+PHASES = (
+    "qk",
+    "softmax",
+    "pv",
+    "attention",
+    "projection",
+    "rope",
+    "norm",
+    "mlp",
+    "embedding",
+    "collective",
+    "copy",
+    OTHER,
+)
+TEXTS = ("path", "name", "kind")
+
+
+class PhaseRule(msgspec.Struct, forbid_unknown_fields=True):
+    """One line of the rules for phases."""
+
+    phase: str
+    pattern: str
+
+
+class NameFile(msgspec.Struct, forbid_unknown_fields=True):
+    """Layout of a rule file."""
+
+    layers: list[str]
+    phases: list[PhaseRule]
+
+
+@dataclass(frozen=True)
+class NameRules:
+    """Rules in order, as regexes that polars takes: `layers` with one group each, `phases` as (phase, regex)."""
+
+    layers: tuple[str, ...]
+    phases: tuple[tuple[str, str], ...]
+
+
+@cache
+def name_rules() -> NameRules:
+    """The rules of the project."""
+    return parsed_rules(files("overlap.traces").joinpath("names.yaml").read_text(encoding="utf-8"), "names.yaml")
+
+
+def parsed_rules(text: str, where: str) -> NameRules:
+    """Rules in the layout of `names.yaml`; `where` names their source in messages.
+
+    Raises:
+        ConfigError: the layout, a phase or a regex is wrong.
+    """
+    try:
+        found = msgspec.yaml.decode(text.encode(), type=NameFile)
+    except msgspec.DecodeError as error:
+        hint = "the layout is that of traces/names.yaml: `layers:` with regexes, `phases:` with {phase, pattern}"
+        raise ConfigError(f"{where} is not a file of rules: {' '.join(str(error).split())}", hint) from error
+    for rule in found.phases:
+        if rule.phase not in PHASES:
+            raise ConfigError(f"{where} names the phase {rule.phase!r}", f"one of {', '.join(PHASES)}")
+    for pattern in (*found.layers, *(rule.pattern for rule in found.phases)):
+        _check(pattern, where)
+    return NameRules(
+        tuple(f"(?i){pattern}" for pattern in found.layers),
+        tuple((rule.phase, f"(?i){rule.pattern}") for rule in found.phases),
+    )
+
+
+def _check(pattern: str, where: str) -> None:
+    try:
+        pl.Series([""]).str.contains(pattern)
+        re.compile(pattern)
+    except (ComputeError, re.error) as error:
+        raise ConfigError(f"{where} has a broken regex: {pattern}", str(error)) from error
+
+
+def with_names(events: pl.DataFrame, rules: NameRules) -> pl.DataFrame:
+    """`events` with layers and phases filled where they are unknown and a rule knows better.
+
+    Args:
+        events: an event table (`overlap.traces.schema`).
+        rules: see `name_rules`.
+    """
+    unknown = (pl.col("layer") < 0) | (pl.col("phase") == "")
+    if not events.select(unknown.any()).item():
+        return events
+    codes, texts = distinct_texts(events)
+    layer, phase = layers_of(texts, rules), phases_of(texts, rules)
+    phase = phase.replace(OTHER, "")
+    return events.with_columns(
+        pl.when(pl.col("layer") < 0).then(layer.gather(codes)).otherwise("layer").alias("layer"),
+        pl.when(pl.col("phase") == "").then(phase.gather(codes)).otherwise("phase").alias("phase"),
+    )
+
+
+def distinct_texts(frame: pl.DataFrame) -> tuple[Ints, pl.Series]:
+    """(index of every row's text, the distinct texts); columns that the frame lacks count as empty."""
+    codes, parts = coded(frame, [name for name in TEXTS if name in frame.columns])
+    path, name, kind = (pl.col(part) if part in parts.columns else pl.lit("") for part in TEXTS)
+    lead = pl.when(path != "").then(path + "/").otherwise(pl.lit(""))
+    return codes, parts.select((lead + name + " " + kind).alias("text"))["text"]
+
+
+def layers_of(texts: pl.Series, rules: NameRules) -> pl.Series:
+    """Layer of each text, -1 where no rule knows."""
+    found = pl.coalesce(
+        *(pl.col("text").str.extract(pattern, 1).cast(pl.Int32, strict=False) for pattern in rules.layers),
+        pl.lit(-1, dtype=pl.Int32),
+    )
+    return texts.alias("text").to_frame().select(found.alias("layer"))["layer"]
+
+
+def phases_of(texts: pl.Series, rules: NameRules) -> pl.Series:
+    """Phase of each text, `other` where no rule knows."""
+    squeezed = texts.str.replace_all(r"\d+", "0").alias("text").to_frame()
+    sorts = squeezed.unique(maintain_order=True)
+    phases = sorts.with_columns(pl.Series("phase", _first_match(sorts["text"], rules.phases), dtype=pl.String))
+    return squeezed.join(phases, on="text", how="left", maintain_order="left")["phase"]
+
+
+def _first_match(texts: pl.Series, rules: Sequence[tuple[str, str]]) -> list[str]:
+    """Phase of the first rule whose regex is found; each rule sees only what those before it left over."""
+    found = [OTHER] * len(texts)
+    left = pl.DataFrame({"text": texts, "row": range(len(texts))})
+    for phase, pattern in rules:
+        hit = left["text"].str.contains(pattern)
+        for row in left["row"].filter(hit):
+            found[row] = phase
+        left = left.filter(~hit)
+    return found
