@@ -63,8 +63,16 @@ def clipped(events: pl.DataFrame, window: Window, end: str = "end_ns") -> tuple[
     return starts, ends, ends > starts
 
 
-def islands(starts: Ints, ends: Ints, groups: Ints | None = None) -> Islands:
-    """Islands of intervals, each of which has to last; one group where `groups` is None."""
+def islands(starts: Ints, ends: Ints, groups: Ints | None = None, *, touching: bool = True) -> Islands:
+    """Islands of intervals, each of which has to last.
+
+    Args:
+        starts: of the intervals.
+        ends: of the intervals.
+        groups: number of each interval's group; one group where it is None.
+        touching: whether intervals that only touch become one island. If not, islands of a group may touch, and there
+            are as many as there are intervals that start when no earlier one of their group is open.
+    """
     if not len(starts):
         return Islands(starts, starts, ends)
     if (starts[1:] < starts[:-1]).any():
@@ -79,19 +87,20 @@ def islands(starts: Ints, ends: Ints, groups: Ints | None = None) -> Islands:
     span = int(ends.max()) - low + 1
     shift = np.zeros(len(starts), dtype=np.int64) if groups is None else groups
     if int(shift[-1] + 1) * span >= SAFE:
-        return _group_by_group(starts, ends, shift)
+        return _group_by_group(starts, ends, shift, touching)
     shift = shift * span - low
     reach = np.maximum.accumulate(ends + shift)
-    fresh = np.flatnonzero(np.concatenate([[True], (starts + shift)[1:] > reach[:-1]]))
+    # Ends are exclusive, so what starts at the reach only touches it.
+    fresh = np.flatnonzero(np.concatenate([[True], (starts + shift)[1:] >= reach[:-1] + touching]))
     last = np.concatenate([fresh[1:] - 1, [len(starts) - 1]])
     found = np.zeros(len(fresh), dtype=np.int64) if groups is None else groups[fresh]
     return Islands(found, starts[fresh], (reach - shift)[last])
 
 
-def _group_by_group(starts: Ints, ends: Ints, groups: Ints) -> Islands:
+def _group_by_group(starts: Ints, ends: Ints, groups: Ints, touching: bool) -> Islands:
     """The same for spans so long that shifts would overflow; rows are in order of group and start."""
     edges = np.flatnonzero(np.diff(groups, prepend=-1, append=-1))
-    parts = [islands(starts[low:high], ends[low:high]) for low, high in pairwise(edges)]
+    parts = [islands(starts[low:high], ends[low:high], touching=touching) for low, high in pairwise(edges)]
     sizes = [len(part.start_ns) for part in parts]
     found = np.repeat(groups[edges[:-1]], sizes)
     return Islands(

@@ -5,8 +5,7 @@ Terms
         memory, whichever is longer; that one is its `limit` (compute or memory).
     of_roof: roof time / duration. It equals flops per s / min(peak, flops per byte x bandwidth) where there are flops.
 
-Contract: ops whose flops, bytes or duration are unknown or zero (flops may be zero: a copy) are left out, as are ops of
-engines without a peak. of_roof above 1 is not clipped: it says that flops, bytes or the peak are wrong.
+Contract: ops whose flops, bytes or duration are unknown or zero (flops may be zero: a copy) are left out. of_roof above 1 is not clipped: it says that flops, bytes or the peak are wrong.
 """
 
 from __future__ import annotations
@@ -62,34 +61,33 @@ def find_peaks(device_name: str) -> Peaks | None:
     return next(found, None)
 
 
-def roofline(ops: pl.DataFrame, peaks: Peaks) -> pl.DataFrame:
+def roofline(ops: pl.DataFrame, peaks: Peaks | None) -> pl.DataFrame:
     """Rates of every op whose flops and bytes are known, longest duration first.
 
     Args:
         ops: an `op_table`, or any frame with `name, engine, kind, duration_ns, flops, bytes`.
-        peaks: of the device, see `find_peaks`.
+        peaks: of the device, see `find_peaks`; without them `of_roof` and `limit` are null.
 
     Returns:
         `name, engine, kind, duration_ns, flops, bytes, flops_per_byte, tflops_per_s, gb_per_s, flops_per_s, of_roof,
-        limit`; `flops_per_s` is `tflops_per_s` in the unit of `figures.roofline_plot`.
+        limit`; `flops_per_s` is `tflops_per_s` in the unit of `figures.roofline_plot`. of_roof and limit are null for an
+        engine without a peak.
     """
     flops, size, spent_s = pl.col("flops"), pl.col("bytes"), pl.col("duration_ns") / 1e9
-    compute_s, memory_s = flops / pl.col("peak"), size / peaks.bytes_per_s
-    engines = pl.DataFrame(
-        {"engine": list(peaks.flops_per_s), "peak": list(peaks.flops_per_s.values())},
-        schema={"engine": pl.String, "peak": pl.Float64},
-    )
+    by_engine = {} if peaks is None else peaks.flops_per_s
+    peak = pl.col("engine").replace_strict(by_engine, default=None, return_dtype=pl.Float64)
+    compute_s, memory_s = flops / peak, size / (peaks.bytes_per_s if peaks else 1.0)
+    longer = pl.when(compute_s >= memory_s).then(pl.lit("compute")).otherwise(pl.lit("memory"))
     return (
         ops.filter((flops >= 0) & (size > 0) & (pl.col("duration_ns") > 0))
-        .join(engines, on="engine")
         .select(
             "name", "engine", "kind", "duration_ns", "flops", "bytes",
             (flops / size).alias("flops_per_byte"),
             (flops / spent_s / 1e12).alias("tflops_per_s"),
             (size / spent_s / 1e9).alias("gb_per_s"),
             (flops / spent_s).alias("flops_per_s"),
-            (pl.max_horizontal(compute_s, memory_s) / spent_s).alias("of_roof"),
-            pl.when(compute_s >= memory_s).then(pl.lit("compute")).otherwise(pl.lit("memory")).alias("limit"),
+            pl.when(peak.is_not_null()).then(pl.max_horizontal(compute_s, memory_s) / spent_s).alias("of_roof"),
+            pl.when(peak.is_not_null()).then(longer).alias("limit"),
         )
         .sort("duration_ns", "name", descending=[True, False])
     )  # fmt: skip

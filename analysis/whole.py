@@ -132,7 +132,7 @@ def _device(trace: Trace, index: int, look: Look, sound: Sequence[Check] | None)
         vendor=vendor,
         over_time=busy_over_time(events, window),
         peaks=peaks,
-        roofline=roofline(ops, peaks),
+        roofline=roofline(ops, peaks) if peaks is not None else pl.DataFrame(),
         advised=advise(findings),
         checks=sound if sound is not None else checks(mine, trace.host, trace.about),
     )

@@ -1,4 +1,4 @@
-"""What ops are part of, by their names: the layer of the model and the phase of attention, by the rules of `names.yaml`.
+"""What ops are part of, by their names: layer of the model and phase of attention, by the rules of `names.yaml`.
 
 Terms
     text: `path/name kind` of an op, what rules are matched against.
@@ -21,21 +21,13 @@ import polars as pl
 from polars.exceptions import ComputeError
 
 from overlap.errors import ConfigError
+from overlap.traces.codes import Ints, coded
 
 OTHER = "other"
+# Attention first, in the order of its steps.
 PHASES = (
-    "qk",
-    "softmax",
-    "pv",
-    "attention",
-    "projection",
-    "rope",
-    "norm",
-    "mlp",
-    "embedding",
-    "collective",
-    "copy",
-    OTHER,
+    *("qk", "softmax", "pv", "attention", "projection", "rope"),
+    *("norm", "mlp", "embedding", "collective", "copy", OTHER),
 )
 TEXTS = ("path", "name", "kind")
 
@@ -56,10 +48,14 @@ class NameFile(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class NameRules:
-    """Rules in order, as regexes that polars takes: `layers` with one group each, `phases` as (phase, regex)."""
+    """Rules in order, as regexes that polars takes: `layers` with one group each, `phases` as (phase, regex).
+
+    `text` is what they were read from; it belongs into the key of any cache.
+    """
 
     layers: tuple[str, ...]
     phases: tuple[tuple[str, str], ...]
+    text: str
 
 
 @cache
@@ -87,6 +83,7 @@ def parsed_rules(text: str, where: str) -> NameRules:
     return NameRules(
         tuple(f"(?i){pattern}" for pattern in found.layers),
         tuple((rule.phase, f"(?i){rule.pattern}") for rule in found.phases),
+        text,
     )
 
 

@@ -199,4 +199,4 @@ def _roofline(one: Named) -> Roofline | None:
     points, peaks = one.device.roofline, one.device.peaks
     if points.is_empty() or peaks is None:
         return None
-    return Roofline(points, peaks.flops, peaks.bytes_per_s, f"Peaks of {peaks.name}: {peaks.source}.")
+    return Roofline(points, peaks.flops_per_s, peaks.bytes_per_s, f"Peaks of {peaks.name}: {peaks.source}.")

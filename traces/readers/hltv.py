@@ -77,8 +77,6 @@ def read_hltv(data: bytes, source: str, tally: Tally, limit_bytes: int = LIMIT_B
         source=source,
         format="gaudi hltv",
         rows=(analysed.about.rows if analysed else nodes.height) + host.height,
-        dropped=dict(tally.dropped),
-        warnings=tuple(tally.warnings),
         extra=_calibration(members, tally),
     )
     return Trace(analysed.events if analysed else empty(EVENTS), about, host, nodes=nodes)

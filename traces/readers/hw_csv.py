@@ -79,7 +79,7 @@ def read_hw_csv(data: bytes, source: str, tally: Tally) -> Trace:
         raise TraceError(f"{source} holds no activity: {reasons}", "profile again with --hw-trace on")
     extra["zero_length"] = events.filter(pl.col("start_ns") == pl.col("end_ns")).height
     _warn(events, counters, tally)
-    return Trace(events, _about(source, looked_at, rows, counters, tally, extra), counters=counters)
+    return Trace(events, _about(source, looked_at, rows, counters, extra), counters=counters)
 
 
 def _rows(table: pl.DataFrame, source: str) -> pl.DataFrame:
@@ -199,9 +199,7 @@ def _warn(events: pl.DataFrame, counters: pl.DataFrame, tally: Tally) -> None:
         )
 
 
-def _about(
-    source: str, looked_at: int, rows: pl.DataFrame, counters: pl.DataFrame, tally: Tally, extra: dict[str, Any]
-) -> About:
+def _about(source: str, looked_at: int, rows: pl.DataFrame, counters: pl.DataFrame, extra: dict[str, Any]) -> About:
     names = rows.select("device", "device_name").unique().drop_nulls().sort("device").iter_rows()
     devices = {int(index): str(name) for index, name in names} or {int(i): "" for i in counters["device"].unique()}
     return About(
@@ -209,7 +207,5 @@ def _about(
         format="gaudi hw csv",
         devices=devices,
         rows=looked_at,
-        dropped=dict(tally.dropped),
-        warnings=tuple(tally.warnings),
         extra={key: value for key, value in extra.items() if value},
     )

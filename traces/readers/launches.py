@@ -65,7 +65,8 @@ def _began(group: Ints, since: Ints, until: Ints) -> Ints:
     scale = int(max(since.max(), until.max())) + 1
     starts = np.sort(group * scale + until)
     low, high = (np.searchsorted(starts, group * scale + bound) for bound in (since, until))
-    return np.maximum(high - low, 0).astype(np.int64)
+    count: Ints = np.maximum(high - low, 0).astype(np.int64)
+    return count
 
 
 def _by_time(launch: Ints, starts: Ints) -> Ints:

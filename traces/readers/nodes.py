@@ -120,8 +120,6 @@ def nodes_trace(table: pl.DataFrame, source: str, tally: Tally) -> Trace:
         source=source,
         format="gaudi analysed nodes",
         rows=table.height,
-        dropped=dict(tally.dropped),
-        warnings=tuple(tally.warnings),
     )
     return Trace(filled(placed), about, nodes=named)
 
@@ -149,11 +147,8 @@ def _cells(text: pl.Series, kind: str) -> pl.Series:
     if kind == _TIME:
         return micros_as_ns(text)
     # `41%` and `41` are both in use.
-    number = text.str.strip_chars("% ").cast(pl.Float64, strict=False)
-    finite: pl.Series = (
-        number.to_frame("number").select(pl.when(pl.col("number").is_finite()).then("number")).to_series()
-    )
-    return finite
+    number: pl.Series = text.str.strip_chars("% ").cast(pl.Float64, strict=False)
+    return number.to_frame("number").select(pl.when(pl.col("number").is_finite()).then("number")).to_series()
 
 
 def _json_table(data: bytes, source: str, tally: Tally) -> pl.DataFrame:

@@ -100,7 +100,7 @@ def read_tef(rows: list[Row], about_keys: dict[str, Any], source: str, tally: Ta
     host = host_rows([row for row in timed if places.of(row)[3]], places, tally)
     if events.is_empty() and counters.is_empty():
         raise TraceError(f"{source} holds no activity of a device", "profile again with --hw-trace on --invoc json")
-    return Trace(events, _about(events, counters, about_keys, source, len(rows), tally), host, counters)
+    return Trace(events, _about(events, counters, about_keys, source, len(rows)), host, counters)
 
 
 def host_rows(rows: Sequence[Row], places: Places, tally: Tally) -> pl.DataFrame:
@@ -129,17 +129,13 @@ def host_rows(rows: Sequence[Row], places: Places, tally: Tally) -> pl.DataFrame
     return filled(frame.sort("start_ns", "end_ns", maintain_order=True), HOST)
 
 
-def _about(
-    events: pl.DataFrame, counters: pl.DataFrame, keys: dict[str, Any], source: str, rows: int, tally: Tally
-) -> About:
+def _about(events: pl.DataFrame, counters: pl.DataFrame, keys: dict[str, Any], source: str, rows: int) -> About:
     indices = sorted({int(index) for frame in (events, counters) for index in frame["device"].unique()})
     return About(
         source=source,
         format="gaudi tef",
         devices={index: f"accel{index}" for index in indices},
         rows=rows,
-        dropped=dict(tally.dropped),
-        warnings=tuple(tally.warnings),
         extra={key: value for key, value in keys.items() if isinstance(value, (str, int, float, bool))},
     )
 
