@@ -225,5 +225,6 @@ def _outside(events: pl.DataFrame, steps: Islands) -> Check:
     count = int(((busy_before(steps, ends) - busy_before(steps, starts)) < ends - starts).sum())
     if not ns:
         return Check("outside of steps", True, "all device time is inside of whole steps")
-    detail = f"{share_text(ns / total)} of busy device time ({time_text(ns)}, {counted(count, 'row')}) is outside of whole steps"
+    what = f"{time_text(ns)}, {counted(count, 'row')}"
+    detail = f"{share_text(ns / total)} of busy device time ({what}) is outside of whole steps"
     return Check("outside of steps", ns <= TOLERATED * total, detail, count)

@@ -82,13 +82,14 @@ def islands(starts: Ints, ends: Ints, groups: Ints | None = None, *, touching: b
     if groups is not None:
         order = _stable_order(groups)
         starts, ends, groups = starts[order], ends[order], groups[order]
-    # Each group is shifted behind the one before it; then one running maximum does for all of them.
-    low = int(starts.min())
-    span = int(ends.max()) - low + 1
-    shift = np.zeros(len(starts), dtype=np.int64) if groups is None else groups
-    if int(shift[-1] + 1) * span >= SAFE:
-        return _group_by_group(starts, ends, shift, touching)
-    shift = shift * span - low
+    shift = np.zeros(1, dtype=np.int64)
+    if groups is not None:
+        # Each group is shifted behind the one before it; then one running maximum does for all of them.
+        low = int(starts.min())
+        span = int(ends.max()) - low + 1
+        if int(groups[-1] + 1) * span >= SAFE:
+            return _group_by_group(starts, ends, groups, touching)
+        shift = groups * span - low
     reach = np.maximum.accumulate(ends + shift)
     # Ends are exclusive, so what starts at the reach only touches it.
     fresh = np.flatnonzero(np.concatenate([[True], (starts + shift)[1:] >= reach[:-1] + touching]))

@@ -13,6 +13,8 @@ busy times, exactly.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 
@@ -34,23 +36,7 @@ def lane_table(events: pl.DataFrame, window: Window) -> pl.DataFrame:
         `engine, lane, rows, busy_ns, share, first_start_ns, last_end_ns, overlapped_ns`; `rows` counts those that last
         inside the window, `share` is of the window, first and last are null for an idle lane.
     """
-    lanes, keys = coded(events, KEYS)
-    starts, ends, lasting = clipped(events, window)
-    starts, ends, lanes = starts[lasting], ends[lasting], lanes[lasting]
-    found, count = islands(starts, ends, lanes), keys.height
-    busy = sums(found.group, found.length_ns, count)
-    length = window[1] - window[0]
-    first, last = _spans(found, count, window)
-    frame = keys.with_columns(
-        rows=pl.Series(np.bincount(lanes, minlength=count), dtype=pl.Int64),
-        busy_ns=pl.Series(busy, dtype=pl.Int64),
-        share=pl.Series(busy / length if length else np.zeros(count), dtype=pl.Float64),
-        first_start_ns=pl.Series(first, dtype=pl.Int64),
-        last_end_ns=pl.Series(last, dtype=pl.Int64),
-        overlapped_ns=pl.Series(sums(lanes, ends - starts, count) - busy, dtype=pl.Int64),
-    )
-    some = pl.when(pl.col("rows") > 0).then(pl.col("first_start_ns", "last_end_ns"))
-    return frame.with_columns(some).sort(_rank(), "lane")
+    return _table(_lanes(events, window))
 
 
 def occupancy(events: pl.DataFrame, window: Window) -> pl.DataFrame:
@@ -59,19 +45,62 @@ def occupancy(events: pl.DataFrame, window: Window) -> pl.DataFrame:
     Returns:
         `engine, lanes, time_ns, share`, a row for 0 to the most lanes that were ever busy at once.
     """
-    lanes, keys = coded(events, KEYS)
+    return _histogram(_lanes(events, window))
+
+
+def lanes_and_occupancy(events: pl.DataFrame, window: Window) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """`lane_table` and `occupancy`, for half of the work that both have in common."""
+    lanes = _lanes(events, window)
+    return _table(lanes), _histogram(lanes)
+
+
+@dataclass(frozen=True)
+class _Lanes:
+    """Lanes by number: names, islands, rows and the sum of their durations."""
+
+    keys: pl.DataFrame
+    islands: Islands
+    rows: Ints
+    open_ns: Ints
+    window: Window
+
+    @property
+    def window_ns(self) -> int:
+        return self.window[1] - self.window[0]
+
+
+def _lanes(events: pl.DataFrame, window: Window) -> _Lanes:
+    codes, keys = coded(events, KEYS)
     starts, ends, lasting = clipped(events, window)
-    found = islands(starts[lasting], ends[lasting], lanes[lasting])
-    engines = [engine for engine in ENGINES if engine in set(keys["engine"])]
-    length = window[1] - window[0]
-    frames = []
-    for engine in engines:
-        mine = np.array([one == engine for one in keys["engine"]])[found.group]
-        times = _levels(found.start_ns[mine], found.end_ns[mine], window)
+    starts, ends, codes = starts[lasting], ends[lasting], codes[lasting]
+    rows, open_ns = np.bincount(codes, minlength=keys.height), sums(codes, ends - starts, keys.height)
+    return _Lanes(keys, islands(starts, ends, codes), rows, open_ns, window)
+
+
+def _table(lanes: _Lanes) -> pl.DataFrame:
+    found, count = lanes.islands, lanes.keys.height
+    busy = sums(found.group, found.length_ns, count)
+    first, last = _spans(found, count, lanes.window)
+    frame = lanes.keys.with_columns(
+        rows=pl.Series(lanes.rows, dtype=pl.Int64),
+        busy_ns=pl.Series(busy, dtype=pl.Int64),
+        share=pl.Series(busy / max(lanes.window_ns, 1), dtype=pl.Float64),
+        first_start_ns=pl.Series(first, dtype=pl.Int64),
+        last_end_ns=pl.Series(last, dtype=pl.Int64),
+        overlapped_ns=pl.Series(lanes.open_ns - busy, dtype=pl.Int64),
+    )
+    some = pl.when(pl.col("rows") > 0).then(pl.col("first_start_ns", "last_end_ns"))
+    return frame.with_columns(some).sort(_rank(), "lane")
+
+
+def _histogram(lanes: _Lanes) -> pl.DataFrame:
+    found, engines = lanes.islands, lanes.keys["engine"]
+    frames = [pl.DataFrame(schema={"engine": pl.String, "lanes": pl.Int64, "time_ns": pl.Int64})]
+    for engine in (engine for engine in ENGINES if engine in set(engines)):
+        mine = (engines == engine).to_numpy()[found.group]
+        times = _levels(found.start_ns[mine], found.end_ns[mine], lanes.window)
         frames.append(pl.DataFrame({"engine": [engine] * len(times), "lanes": range(len(times)), "time_ns": times}))
-    empty = pl.DataFrame(schema={"engine": pl.String, "lanes": pl.Int64, "time_ns": pl.Int64})
-    share = pl.col("time_ns") / length if length else pl.lit(0.0)
-    return pl.concat([empty, *frames]).with_columns(share.alias("share"))
+    return pl.concat(frames).with_columns((pl.col("time_ns") / max(lanes.window_ns, 1)).alias("share"))
 
 
 def balance(lanes: pl.DataFrame, histogram: pl.DataFrame) -> pl.DataFrame:

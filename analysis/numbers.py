@@ -21,6 +21,14 @@ def share_text(share: float) -> str:
     return "<0.1 %" if 0 < abs(share) < 0.0005 else f"{share:.1%}".replace("%", " %")
 
 
+def elided(text: str, most: int) -> str:
+    """Text with its middle cut out where it is long, since names differ at both ends."""
+    if len(text) <= most:
+        return text
+    head = most // 2
+    return f"{text[:head]}…{text[head + 1 - most :]}"
+
+
 def counted(count: int, what: str) -> str:
     """`1 op`, `2 ops`, `12,000 ops`."""
     return f"{count:,} {what}" + ("" if count == 1 else "s")

@@ -5,7 +5,8 @@ Terms
         memory, whichever is longer; that one is its `limit` (compute or memory).
     of_roof: roof time / duration. It equals flops per s / min(peak, flops per byte x bandwidth) where there are flops.
 
-Contract: ops whose flops, bytes or duration are unknown or zero (flops may be zero: a copy) are left out. of_roof above 1 is not clipped: it says that flops, bytes or the peak are wrong.
+Contract: ops whose flops, bytes or duration are unknown or zero (flops may be zero: a copy) are left out. of_roof above
+1 is not clipped: it says that flops, bytes or the peak are wrong.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def roofline(ops: pl.DataFrame, peaks: Peaks | None) -> pl.DataFrame:
 
     Returns:
         `name, engine, kind, duration_ns, flops, bytes, flops_per_byte, tflops_per_s, gb_per_s, flops_per_s, of_roof,
-        limit`; `flops_per_s` is `tflops_per_s` in the unit of `figures.roofline_plot`. of_roof and limit are null for an
-        engine without a peak.
+        limit`; `flops_per_s` is `tflops_per_s` in the unit of `figures.roofline_plot`. of_roof and limit are null for
+        an engine without a peak.
     """
     flops, size, spent_s = pl.col("flops"), pl.col("bytes"), pl.col("duration_ns") / 1e9
     by_engine = {} if peaks is None else peaks.flops_per_s

@@ -78,8 +78,11 @@ def parsed_rules(text: str, where: str) -> NameRules:
     for rule in found.phases:
         if rule.phase not in PHASES:
             raise ConfigError(f"{where} names the phase {rule.phase!r}", f"one of {', '.join(PHASES)}")
-    for pattern in (*found.layers, *(rule.pattern for rule in found.phases)):
-        _check(pattern, where)
+    for pattern in found.layers:
+        if _groups(pattern, where) != 1:
+            raise ConfigError(f"{where}: the pattern {pattern!r} for layers needs one group", "such as 'layer(\\d+)'")
+    for rule in found.phases:
+        _groups(rule.pattern, where)
     return NameRules(
         tuple(f"(?i){pattern}" for pattern in found.layers),
         tuple((rule.phase, f"(?i){rule.pattern}") for rule in found.phases),
@@ -87,10 +90,11 @@ def parsed_rules(text: str, where: str) -> NameRules:
     )
 
 
-def _check(pattern: str, where: str) -> None:
+def _groups(pattern: str, where: str) -> int:
+    """Number of groups of a regex, which both engines have to take."""
     try:
         pl.Series([""]).str.contains(pattern)
-        re.compile(pattern)
+        return re.compile(pattern).groups
     except (ComputeError, re.error) as error:
         raise ConfigError(f"{where} has a broken regex: {pattern}", str(error)) from error
 

@@ -6,6 +6,8 @@ from html import escape
 
 import plotly.graph_objects as go
 
+from overlap.analysis.numbers import elided
+
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 INK, MUTED, GRID = "#1f2933", "#66727f", "#e4e9ee"
 
@@ -55,10 +57,7 @@ def plain(text: str) -> str:
 
 def short(text: str, most: int = LONGEST) -> str:
     """Text with its middle cut out where it is long, since names differ at both ends; ready to draw."""
-    if len(text) <= most:
-        return plain(text)
-    head = most // 2
-    return f"{plain(text[:head])}…{plain(text[head + 1 - most :])}"
+    return plain(elided(text, most))
 
 
 def dress(figure: go.Figure, height: int, **layout: object) -> go.Figure:

@@ -128,7 +128,15 @@ def _shown(cls: Any, values: Mapping[str, Any]) -> str:
 
 
 def _text(value: object) -> str:
-    return "null" if value is None else "nothing" if value == "" else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "null"
+        if value is None
+        else "nothing"
+        if value == ""
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )
 
 
 def _rows(rows: list[tuple[str, str]]) -> list[str]:

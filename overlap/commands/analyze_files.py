@@ -93,7 +93,8 @@ def _device(one: Named) -> dict[str, Any]:
         ],
         "notes": list(advised.notes),
         "checks": [
-            {"name": check.name, "ok": check.ok, "detail": check.detail, "count": check.count} for check in device.checks
+            {"name": check.name, "ok": check.ok, "detail": check.detail, "count": check.count}
+            for check in device.checks
         ],
         **{
             name: _rows(frame)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from overlap.analysis.numbers import share_text, time_text
+from overlap.analysis.numbers import elided, share_text, time_text
 from overlap.commands.analyze_run import AnalysisResult, Compared, Named
 from overlap.commands.tables import SHARES, new_table
 
 TOP_OPS = 10
 TOP_ADVICE = 6
 MOST_COLUMNS = 4
+NAME = 60
 
 
 def analysis_tables(result: AnalysisResult) -> Iterator[Table]:
     """Where the time went, what could be saved, which ops are exposed, and what changed."""
     yield _shares(result)
     for one in result.devices[:MOST_COLUMNS]:
-        suffix = f" ({one.name})" if len(result.devices) > 1 else ""
+        suffix = f" ({escape(one.name)})" if len(result.devices) > 1 else ""
         yield from (table for table in (_advice(one, suffix), _ops(one, suffix)) if table.row_count)
     if result.compared is not None:
         yield _summary(result.compared)
@@ -30,13 +33,17 @@ def _shares(result: AnalysisResult) -> Table:
     shown = result.devices[:MOST_COLUMNS]
     more = len(result.devices) - len(shown)
     together = len(result.devices) > 1
-    columns = [one.name for one in shown] + (["all devices"] if together else [])
-    title = f"{result.root.trace}, {result.evidence}" + (f" ({more} more devices in the report)" if more else "")
+    columns = [escape(one.name) for one in shown] + (["all devices"] if together else [])
+    title = f"{escape(result.root.trace)}, {result.evidence}" + (
+        f" ({more} more devices in the report)" if more else ""
+    )
     table = new_table(title, "", *columns)
     parts = [one.device.partition for one in shown] + ([result.partition] if together else [])
     table.add_row("window", *(time_text(part.window_ns) for part in parts))
     for name, time_of in SHARES.items():
-        table.add_row(name, *(f"{time_text(time_of(part))}  {share_text(part.fraction(time_of(part)))}" for part in parts))
+        table.add_row(
+            name, *(f"{time_text(time_of(part))}  {share_text(part.fraction(time_of(part)))}" for part in parts)
+        )
     for engine, name in (("FUSED", "fused attention"), ("DMA", "DMA busy"), ("NIC", "NIC busy"), ("OTHER", "unknown")):
         times = [part.busy_ns(engine) for part in parts]
         if any(times):
@@ -55,16 +62,14 @@ def _advice(one: Named, suffix: str) -> Table:
 
 def _ops(one: Named, suffix: str) -> Table:
     table = new_table(f"most exposed ops{suffix}", "", "engine", "launches", "time", "exposed")
-    table.columns[0].no_wrap = False
-    table.columns[0].overflow = "fold"
     for row in one.device.names.head(TOP_OPS).iter_rows(named=True):
         times = time_text(row["duration_ns"]), time_text(row["exposed_ns"])
-        table.add_row(row["name"], row["engine"], f"{row['count']:,}", *times)
+        table.add_row(Text(elided(row["name"], NAME)), row["engine"], f"{row['count']:,}", *times)
     return table
 
 
 def _summary(compared: Compared) -> Table:
-    table = new_table(f"{compared.before} -> {compared.after}, per iteration", "", "before", "after", "change")
+    table = new_table(escape(f"{compared.before} -> {compared.after}, per iteration"), "", "before", "after", "change")
     for row in compared.summary.iter_rows(named=True):
         cells = [f"{time_text(row[f'{one}_ns'])}  {share_text(row[f'{one}_share'])}" for one in "ab"]
         table.add_row(row["name"], *cells, _signed(row["delta_ns"]))
@@ -73,11 +78,10 @@ def _summary(compared: Compared) -> Table:
 
 def _changes(compared: Compared) -> Table:
     table = new_table("what changed most", "", "", "before", "after", "time", "exposed")
-    table.columns[0].no_wrap = False
     for row in compared.changes.filter(compared.changes["status"] != "same").head(TOP_OPS).iter_rows(named=True):
         times = (row["duration_a_ns"] or 0, row["duration_b_ns"] or 0)
         moves = (row["delta_ns"], row["exposed_delta_ns"])
-        table.add_row(row["name"], row["status"], *map(time_text, times), *map(_signed, moves))
+        table.add_row(Text(elided(row["name"], NAME)), row["status"], *map(time_text, times), *map(_signed, moves))
     return table
 
 

@@ -135,6 +135,27 @@ class Decoding:
         return self.row_type(*texts, pid, tid, *times, args)
 
 
+class PlainDecoding(Decoding):
+    """Rows as dictionaries with everything that is in them; times are left as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._plain = msgspec.json.Decoder(list[dict[str, Any]])
+
+    def loose(self, text: bytes) -> Batch | None:
+        """The same as `block`."""
+        return self.block(text)
+
+    def block(self, text: bytes) -> Batch | None:
+        """All rows of a text, None if it cannot be read as a whole."""
+        for source in (lambda: text, lambda: cleaned(text)):
+            try:
+                return Batch(self._plain.decode(b"[" + source().rstrip(BETWEEN) + b"]"), exact=True)
+            except _BROKEN:
+                continue
+        return None
+
+
 def cleaned(text: bytes) -> bytes:
     """`text` without what JSON forbids but profilers write."""
     text = text.translate(_CONTROL)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import polars as pl
 
 from overlap.traces.engines import EngineRules
 from overlap.traces.readers.assemble import assemble
+from overlap.traces.readers.decode import PlainDecoding
 from overlap.traces.readers.gathered import pair_halves
 from overlap.traces.readers.parts import gather, gather_in_parts
-from overlap.traces.readers.rows import envelope_of
+from overlap.traces.readers.rows import RowReader, envelope_of
 from overlap.traces.readers.stream import Stream
+from overlap.traces.readers.tef import read_tef
 from overlap.traces.trace import Tally, Trace
+
+_TEF_PROCESS = re.compile(r"\*\s*\w+\s*\(accel\s*\d+\)", re.I)
 
 
 def read_kineto(stream: Stream, rules: EngineRules, tally: Tally) -> Trace:
@@ -21,12 +27,23 @@ def read_kineto(stream: Stream, rules: EngineRules, tally: Tally) -> Trace:
     """
     part = gather_in_parts(stream) or gather(stream)
     found = part.found
+    if not found.device.rows and any(map(_TEF_PROCESS.search, found.processes.values())):
+        return _tef(stream, tally)
     tally.add(found.tally)
     found.tally = tally
     pair_halves(found)
     rows = found.rows
     trace = assemble(found, envelope_of(part.head, part.tail), stream.path.name, rules, tally)
     warn_of_cut(part.closed, part.unread_bytes, stream, tally, rows, [trace.events, trace.host])
+    return trace
+
+
+def _tef(stream: Stream, tally: Tally) -> Trace:
+    """Chrome JSON of the Gaudi profiler itself, which names its processes after types of engines."""
+    reader = RowReader(stream, tally, PlainDecoding())
+    rows = [row for batch in reader for row in batch.rows]
+    trace = read_tef(rows, envelope_of(reader.head, reader.tail), stream.path.name, tally)
+    warn_of_cut(reader.closed, reader.unread_bytes, stream, tally, len(rows), [trace.events, trace.host])
     return trace
 
 
