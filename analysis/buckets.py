@@ -9,20 +9,26 @@ Contract: the busy times of the buckets of an engine sum to its busy time in the
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
-from overlap.traces.sweep import Window, active_steps, engines_of, window_of
+from overlap.analysis.intervals import busy_before
+from overlap.analysis.unions import Unions, engine_unions, union_of
+from overlap.traces.sweep import Window, window_of
 
-COMPUTE = ("MME", "TPC")
+_ANY: dict[str, tuple[str, ...]] = {"compute": ("MME", "TPC"), "all": ()}
 
 
-def busy_over_time(events: pl.DataFrame, window: Window | None = None, most: int = 400) -> pl.DataFrame:
+def busy_over_time(
+    events: pl.DataFrame, window: Window | None = None, most: int = 400, unions: Unions | None = None
+) -> pl.DataFrame:
     """How long each engine was busy in each bucket.
 
     Args:
         events: an event table (`overlap.traces.schema`).
         window: (start_ns, end_ns); from the first start to the last end where it is None.
         most: number of buckets; fewer in a window of fewer ns.
+        unions: `engine_unions` of both, where they are known already.
 
     Returns:
         `start_ns, end_ns`, one column `<engine>_ns` per engine that has rows, `both_ns` (MME and TPC at once) and
@@ -35,39 +41,15 @@ def busy_over_time(events: pl.DataFrame, window: Window | None = None, most: int
     if end < start or most < 1:
         raise ValueError(f"cannot cut {start}..{end} ns into {most} buckets")
     count = min(most, end - start)
-    engines = engines_of(events)
-    edges = [start + (end - start) * i // count for i in range(count + 1)] if count else []
-    reached = _busy_until(_busy_so_far(events, (start, end), engines), edges)
-    times = [column for column in reached.columns if column != "time_ns"]
-    return reached.select(
-        pl.col("time_ns").alias("start_ns"),
-        pl.col("time_ns").shift(-1).alias("end_ns"),
-        *((pl.col(name).shift(-1) - pl.col(name)).alias(f"{name}_ns") for name in times),
-    ).head(count)
-
-
-def _busy_so_far(events: pl.DataFrame, window: Window, engines: list[str]) -> pl.DataFrame:
-    """`time_ns` of each step; per series whether it is on from there, and its time so far as `<series> so far`."""
-    on = {engine: pl.col(engine) > 0 for engine in engines}
-    on["both"] = pl.all_horizontal(on.get(engine, pl.lit(False)) for engine in COMPUTE)
-    on["idle"] = ~pl.any_horizontal(pl.lit(False), *(on[engine] for engine in engines))
-    length = (pl.col("time_ns") - pl.col("time_ns").shift(1)).fill_null(0)
-    steps = active_steps(events, window).select("time_ns", *(active.alias(name) for name, active in on.items()))
-    return steps.with_columns(
-        (length * pl.col(name).shift(1, fill_value=False)).cum_sum().alias(f"{name} so far") for name in on
-    )
-
-
-def _busy_until(steps: pl.DataFrame, edges: list[int]) -> pl.DataFrame:
-    """Time so far of every series at each edge."""
-    names = [column.removesuffix(" so far") for column in steps.columns if column.endswith(" so far")]
-    at = pl.DataFrame({"edge_ns": edges}, schema={"edge_ns": pl.Int64}).sort("edge_ns")
-    joined = at.join_asof(steps, left_on="edge_ns", right_on="time_ns", coalesce=False)
-    since = pl.col("edge_ns") - pl.col("time_ns")
-    return joined.select(
-        pl.col("edge_ns").alias("time_ns"),
-        *((pl.col(f"{name} so far") + since * pl.col(name)).alias(name) for name in names),
-    )
+    unions = engine_unions(events, (start, end)) if unions is None else unions
+    edges = np.array([start + (end - start) * i // count for i in range(count + 1)] if count else [start], np.int64)
+    spent = {engine: np.diff(busy_before(one, edges)) for engine, one in unions.items()}
+    any_of = {name: np.diff(busy_before(union_of(unions, *names), edges)) for name, names in _ANY.items()}
+    none = np.zeros(count, np.int64)
+    both = spent.get("MME", none) + spent.get("TPC", none) - any_of["compute"]
+    series = {**spent, "both": both, "idle": np.diff(edges) - any_of["all"]}
+    times = {f"{name}_ns": values for name, values in series.items()}
+    return pl.DataFrame({"start_ns": edges[:-1], "end_ns": edges[1:], **times})
 
 
 def length_bins(lengths: pl.Series, per_decade: int = 3) -> pl.DataFrame:

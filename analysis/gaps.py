@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from overlap.analysis.intervals import Ints, Islands, busy_before, clipped, islands
+from overlap.analysis.intervals import Islands, Mask, busy_before, clipped, islands
+from overlap.traces.codes import Ints
 from overlap.traces.sweep import Window
 
 MACRO_NS = 10_000
@@ -83,7 +84,7 @@ def _busy(events: pl.DataFrame, window: Window) -> Islands:
     return islands(starts[lasting], ends[lasting])
 
 
-def _first(places: Ints, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]], count: int) -> Ints:
+def _first(places: Ints, chosen: Mask, count: int) -> Ints:
     """The first chosen row of each place."""
     rows = np.flatnonzero(chosen)[::-1]
     found = np.full(count, -1, dtype=np.int64)
@@ -97,4 +98,5 @@ def _named(names: pl.Series, rows: Ints) -> pl.Series:
     if names.is_empty():
         return pl.Series([""] * len(rows), dtype=pl.String)
     known = pl.Series(rows >= 0)
-    return names.gather(np.maximum(rows, 0)).zip_with(known, pl.Series([""], dtype=pl.String))
+    found: pl.Series = names.gather(np.maximum(rows, 0)).zip_with(known, pl.Series([""], dtype=pl.String))
+    return found

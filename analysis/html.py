@@ -105,7 +105,7 @@ def _cell(column: str, value: object) -> str:
         return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) and column.endswith("_ns"):
+    if isinstance(value, int | float) and column.endswith("_ns"):
         return f'<span title="{value:,} ns">{escape(time_text(value))}</span>'
     if isinstance(value, float):
         fraction = column == "of_window" or column.endswith(("share", "fraction"))

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from overlap.analysis.intervals import Ints, Islands, clipped, islands, sums
-from overlap.traces.codes import coded
+from overlap.analysis.intervals import Islands, clipped, islands, sums
+from overlap.traces.codes import Ints, coded
 from overlap.traces.sweep import ENGINES, Window
 
 KEYS = ("engine", "lane")

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from overlap.traces.kernels import short_kernel
+
 # (what it finds, what it becomes, why). In this order.
 RULES = (
     # Gaudi's fuser: a hash of the kernel, then the order in which it was compiled.
@@ -36,13 +38,22 @@ def normal_name(name: pl.Expr) -> pl.Expr:
     """`name` after all rules.
 
     Rules: `fused_kernel_0xHASH_5_f32` loses the order of its compilation, `triton_poi_fused_add_3` its number; indices
-    of bundles, slices, layers, chunks and iterations become `*` or `N`; C++ names lose their parameters, and template
-    arguments keep one level (`f<4, add<float>>(int)` becomes `f<4, add<…>>`), so that kernels that differ only in
-    their functor stay apart.
+    of bundles, slices, layers, chunks and iterations become `*` or `N`; C++ names become short
+    (`overlap.traces.kernels`): kernels that differ only in their functor stay apart, those that differ in the numbers
+    of their template do not.
     """
+    return name.map_batches(_normal, return_dtype=pl.String)
+
+
+def _normal(names: pl.Series) -> pl.Series:
+    """Each distinct name is looked at once; all others cost a look into a table."""
+    distinct = names.unique()
+    found = distinct
     for pattern, becomes in RULES:
-        name = name.str.replace_all(pattern, becomes)
-    return name.map_batches(_without_templates, return_dtype=pl.String)
+        found = found.str.replace_all(pattern, becomes)
+    table = pl.DataFrame({"name": distinct, "normal": _without_templates(found)})
+    joined = names.rename("name").to_frame().join(table, on="name", how="left", maintain_order="left", nulls_equal=True)
+    return joined["normal"]
 
 
 def _without_templates(names: pl.Series) -> pl.Series:
@@ -50,35 +61,5 @@ def _without_templates(names: pl.Series) -> pl.Series:
     long = names.filter(names.str.contains(r"[<(]").fill_null(False)).unique()
     if long.is_empty():
         return names
-    short: pl.Series = names.replace(long.to_list(), [shorter(name) for name in long.to_list()])
+    short: pl.Series = names.replace(long.to_list(), [short_kernel(name) for name in long.to_list()])
     return short
-
-
-def shorter(name: str) -> str:
-    """A C++ name without parameters, template arguments one level deep; as it is where brackets do not match."""
-    kept: list[str] = []
-    depth = 0
-    for letter in name:
-        if letter == ">":
-            depth -= 1
-        if depth < 0:
-            return name
-        if depth < 2:
-            kept.append(letter)
-        if letter == "<":
-            if depth == 1:
-                kept.append("…")
-            depth += 1
-    return _without_parameters("".join(kept)) if depth == 0 else name
-
-
-def _without_parameters(name: str) -> str:
-    """Cut the brackets that end a name if they touch what is before them: `f(int)`, not `Memset (Device)`."""
-    if not name.endswith(")"):
-        return name
-    depth = 0
-    for at in range(len(name) - 1, 0, -1):
-        depth += {")": 1, "(": -1}.get(name[at], 0)
-        if depth == 0:
-            return name if name[at - 1].isspace() else name[:at]
-    return name

@@ -12,37 +12,40 @@ overlap in time, so they need not sum to its busy time.
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
-from overlap.traces.sweep import active_steps, engines_of, window_of
+from overlap.analysis.intervals import Islands, busy_before, column, islands, sums
+from overlap.analysis.unions import Unions, engine_unions, union_of
+from overlap.traces.codes import Ints
+from overlap.traces.sweep import window_of
 
 COMPUTE = ("MME", "TPC")
 _TRAITS = ("name", "engine", "kind", "path", "layer", "chunk", "phase")
 _SUMS = ("duration_ns", "exposed_ns", "hidden_ns", "flops", "bytes")
 
 
-def op_table(events: pl.DataFrame) -> pl.DataFrame:
+def op_table(events: pl.DataFrame, unions: Unions | None = None) -> pl.DataFrame:
     """One row per op, in order of start.
 
     Args:
         events: an event table (`overlap.traces.schema`).
+        unions: `engine_unions` of it, where they are known already.
 
     Returns:
-        `op_id, name, engine, kind, path, layer, chunk, phase, start_ns, end_ns, duration_ns, exposed_ns, hidden_ns, flops,
-        bytes`; flops and bytes are those of the op (-1 where unknown), not summed over its lanes.
+        `op_id, name, engine, kind, path, layer, chunk, phase, start_ns, end_ns, duration_ns, exposed_ns, hidden_ns,
+        flops, bytes`; flops and bytes are those of the op (-1 where unknown), not summed over its lanes.
 
     Raises:
         ValueError: for an unknown engine.
     """
-    pieces = _merged(events)
-    hidden = pl.concat([_nothing(), *(_hidden(pieces, events, engine) for engine in engines_of(events))])
-    times = hidden.group_by("key").agg(pl.col("duration_ns", "hidden_ns").sum())
-    span = (pl.col("start_ns").min(), pl.col("end_ns").max())
+    unions = engine_unions(events, window_of(events)) if unions is None else unions
+    ops, pieces = _merged(events)
+    hidden = _hidden(ops["engine"], pieces, unions)
+    count = ops.height
+    times = {"duration_ns": sums(pieces.group, pieces.length_ns, count), "hidden_ns": sums(pieces.group, hidden, count)}
     return (
-        _keyed(events)
-        .group_by("key")
-        .agg(pl.col("op_id", *_TRAITS).first(), *span, pl.col("flops", "bytes").max())
-        .join(times, on="key", how="left")
+        ops.with_columns(pl.Series(name, values) for name, values in times.items())
         .with_columns((pl.col("duration_ns") - pl.col("hidden_ns")).alias("exposed_ns"))
         .sort("start_ns", "key")
         .select("op_id", *_TRAITS, "start_ns", "end_ns", *_SUMS)
@@ -71,62 +74,30 @@ def _sums(ops: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     )
 
 
-def _keyed(events: pl.DataFrame) -> pl.DataFrame:
-    """Events with a `key` per op: its op_id, or a negative number of its own where that is unknown."""
+def _merged(events: pl.DataFrame) -> tuple[pl.DataFrame, Islands]:
+    """The ops (`key`, traits, `start_ns`, `end_ns`, `flops`, `bytes`), and disjoint pieces of each by its row."""
+    # Rows without an op_id are ops of their own.
     own = -1 - pl.int_range(pl.len(), dtype=pl.Int64)
-    return events.with_columns(pl.when(pl.col("op_id") >= 0).then("op_id").otherwise(own).alias("key"))
+    keyed = events.with_columns(pl.when(pl.col("op_id") >= 0).then("op_id").otherwise(own).alias("key"))
+    rows = ("key", "op_id", *_TRAITS, "start_ns", "end_ns", "flops", "bytes")
+    if keyed["key"].is_unique().all():
+        starts, ends = column(events, "start_ns"), column(events, "end_ns")
+        return keyed.select(rows), Islands(np.arange(events.height), starts, ends)
+    first = [pl.col("op_id", *_TRAITS).first(), pl.col("start_ns").min()]
+    ops = keyed.group_by("key", maintain_order=True).agg(*first, pl.col("end_ns", "flops", "bytes").max()).select(rows)
+    places = ops.select("key").with_row_index("place")
+    group = keyed.join(places, on="key", how="left", maintain_order="left")["place"].to_numpy().astype(np.int64)
+    starts, ends = column(keyed, "start_ns"), column(keyed, "end_ns")
+    lasting = ends > starts
+    return ops, islands(starts[lasting], ends[lasting], group[lasting])
 
 
-def _merged(events: pl.DataFrame) -> pl.DataFrame:
-    """`engine, key, start_ns, end_ns`: the rows of each op as disjoint intervals."""
-    rows = _keyed(events).select("engine", "key", "start_ns", "end_ns").sort("key", "start_ns")
-    fresh = pl.col("key").is_first_distinct()
-    if rows["key"].is_unique().all():
-        return rows
-    # A running maximum within each op would need a slow window over groups; a shift that puts every op after all the
-    # ones before it makes one running maximum over the whole column do.
-    start, end = window_of(events)
-    offset = fresh.cum_sum().cast(pl.Int64) * (end - start + 1)
-    reach = (pl.col("end_ns") + offset).cum_max().shift(1)
-    island = (fresh | (pl.col("start_ns") + offset > reach)).cum_sum()
-    return (
-        rows.with_columns(island.alias("island"))
-        .group_by("island")
-        .agg(pl.col("engine", "key", "start_ns").first(), pl.col("end_ns").max())
-        .drop("island")
-    )
-
-
-def _hidden(pieces: pl.DataFrame, events: pl.DataFrame, engine: str) -> pl.DataFrame:
-    """`key, duration_ns, hidden_ns` of the pieces of one engine."""
-    mine = pieces.filter(pl.col("engine") == engine)
-    others = [other for other in COMPUTE if other != engine]
-    busy = _busy_before(events.filter(pl.col("engine").is_in(others)))
-    for column in ("start_ns", "end_ns"):
-        mine = mine.sort(column).join_asof(busy, left_on=column, right_on="time_ns", suffix="_" + column)
-        mine = mine.with_columns(_busy_at(column).alias("busy_" + column)).drop(busy.columns, strict=False)
-    spent = pl.col("end_ns") - pl.col("start_ns")
-    return mine.select(
-        "key", spent.alias("duration_ns"), (pl.col("busy_end_ns") - pl.col("busy_start_ns")).alias("hidden_ns")
-    )
-
-
-def _busy_before(events: pl.DataFrame) -> pl.DataFrame:
-    """`time_ns, active, before_ns`: whether any engine is busy from then on, and how long one was before."""
-    steps = active_steps(events)
-    engines = engines_of(events)
-    active = pl.any_horizontal(pl.lit(False), *(pl.col(engine) > 0 for engine in engines))
-    length = (pl.col("time_ns") - pl.col("time_ns").shift(1)).fill_null(0)
-    return steps.select("time_ns", active.alias("active")).with_columns(
-        (length * pl.col("active").shift(1, fill_value=False)).cum_sum().alias("before_ns")
-    )
-
-
-def _busy_at(column: str) -> pl.Expr:
-    """Busy time up to `column`, from the last step before it; 0 before the first step."""
-    since = (pl.col(column) - pl.col("time_ns")) * pl.col("active")
-    return (pl.col("before_ns") + since).fill_null(0)
-
-
-def _nothing() -> pl.DataFrame:
-    return pl.DataFrame(schema={"key": pl.Int64, "duration_ns": pl.Int64, "hidden_ns": pl.Int64})
+def _hidden(engines: pl.Series, pieces: Islands, unions: Unions) -> Ints:
+    """For each piece, how long another compute engine was busy during it."""
+    hidden = np.zeros(len(pieces.group), np.int64)
+    for engine in unions:
+        mine = (engines == engine).to_numpy()[pieces.group]
+        others = union_of(unions, *(other for other in COMPUTE if other != engine))
+        spent = busy_before(others, pieces.end_ns[mine]) - busy_before(others, pieces.start_ns[mine])
+        hidden[mine] = spent
+    return hidden

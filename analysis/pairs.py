@@ -19,8 +19,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from overlap.analysis.intervals import Ints, Islands, clipped, islands, sums
-from overlap.traces.codes import coded
+from overlap.analysis.intervals import Islands, Mask, clipped, islands, sums
+from overlap.traces.codes import Ints, coded
 from overlap.traces.sweep import Window
 
 SIDES = (
@@ -46,9 +46,7 @@ BATCH = 1 << 21
 TABLE = 1 << 22
 
 
-def pair_table(
-    events: pl.DataFrame, window: Window, top: int | None = None, by: Literal["kind", "name"] = "kind"
-) -> pl.DataFrame:
+def pair_table(events: pl.DataFrame, window: Window, top: int | None = None, by: str = "kind") -> pl.DataFrame:
     """All pairs that share time, most first.
 
     Args:
@@ -56,7 +54,7 @@ def pair_table(
             the column `by`.
         window: (start_ns, end_ns); rows are clipped to it.
         top: how many pairs; all where it is None.
-        by: what tells ops apart.
+        by: the column that tells ops apart: `kind`, `name`, or any other with texts.
 
     Returns:
         `engine_a, kind_a, engine_b, kind_b, overlap_ns, share_a, share_b`; `share_a` is of the time during which any op
@@ -92,7 +90,7 @@ def pair_table(
     return ranked if top is None else ranked.head(top)
 
 
-def _by_start(found: Islands, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Islands:
+def _by_start(found: Islands, chosen: Mask) -> Islands:
     """Some islands, of any group, in order of start."""
     group, start, end = found.group[chosen], found.start_ns[chosen], found.end_ns[chosen]
     # Islands are sorted within each group; a stable sort makes use of such runs.

@@ -15,9 +15,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import polars as pl
 
-from overlap.traces.sweep import Window, active_steps, engines_of, window_of
+from overlap.analysis.intervals import Islands
+from overlap.analysis.unions import Unions, engine_unions
+from overlap.traces.codes import Ints
+from overlap.traces.sweep import Window, window_of
 
 IDLE = "idle"
 COMPUTE = ("MME", "TPC")
@@ -89,12 +93,13 @@ class Partition:
         return sum(time_ns for key, time_ns in self.parts_ns.items() if chosen(key.split("+")))
 
 
-def partition(events: pl.DataFrame, window: Window | None = None) -> Partition:
+def partition(events: pl.DataFrame, window: Window | None = None, unions: Unions | None = None) -> Partition:
     """Cut a window by the engines that were busy.
 
     Args:
         events: an event table (`overlap.traces.schema`).
         window: (start_ns, end_ns), rows are clipped to it; from the first start to the last end where it is None.
+        unions: `engine_unions` of both, where they are known already.
 
     Returns:
         Parts in a fixed order: every engine that has rows, MME+TPC, idle, and every other set that occurs.
@@ -105,18 +110,29 @@ def partition(events: pl.DataFrame, window: Window | None = None) -> Partition:
     start, end = window_of(events) if window is None else window
     if end < start:
         raise ValueError(f"window of {start}..{end} ns ends before it starts")
-    engines = engines_of(events)
-    mask = pl.sum_horizontal(pl.lit(0), *((pl.col(engine) > 0) * (1 << i) for i, engine in enumerate(engines)))
-    spans = (
-        active_steps(events, (start, end))
-        .select(mask.alias("mask"), (pl.col("time_ns").shift(-1) - pl.col("time_ns")).fill_null(0).alias("ns"))
-        .group_by("mask")
-        .agg(pl.col("ns").sum())
-    )
-    by_mask = dict(spans.iter_rows())
-    parts = {_key_of(bits, engines): by_mask.get(_mask_of(bits), 0) for bits in _subsets(len(engines))}
+    unions = engine_unions(events, (start, end)) if unions is None else unions
+    engines = list(unions)
+    by_mask = _times_by_mask(list(unions.values()), start, end)
+    parts = {_key_of(bits, engines): int(by_mask[_mask_of(bits)]) for bits in _subsets(len(engines))}
     always = {*engines, IDLE, part_key(COMPUTE) if set(COMPUTE) <= set(engines) else IDLE}
     return Partition(start, end, {key: ns for key, ns in parts.items() if ns or key in always})
+
+
+def _times_by_mask(unions: list[Islands], start: int, end: int) -> Ints:
+    """Ns during which exactly the engines of each mask were busy; bit i of a mask is engine i."""
+    edges = [np.array([start, end])]
+    turns = [np.zeros(2, np.int64)]
+    for bit, one in enumerate(unions):
+        edges += [one.start_ns, one.end_ns]
+        turns += [np.full(len(one.start_ns), 1 << bit), np.full(len(one.end_ns), -1 << bit)]
+    times = np.concatenate(edges)
+    order = np.argsort(times, kind="stable")
+    # Islands of an engine never touch, so every turn flips its own bit and the running sum is the mask.
+    masks = np.cumsum(np.concatenate(turns)[order])[:-1]
+    total = np.zeros(1 << len(unions), np.int64)
+    # Between two edges at one time a mask may be half flipped, but no time passes there.
+    np.add.at(total, masks.clip(0), np.diff(times[order]))
+    return total
 
 
 def _subsets(count: int) -> list[tuple[bool, ...]]:

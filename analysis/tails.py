@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from overlap.analysis.intervals import Ints, Islands, column, joined, shared_ns, union
+from overlap.analysis.intervals import Islands, column, joined, shared_ns, union
 from overlap.traces.sweep import Window
 
 HALT, LAST_WRITE = "until halt", "until last write"
@@ -47,8 +47,7 @@ def tpc_definitions(events: pl.DataFrame, window: Window) -> pl.DataFrame:
 
 
 def _inside(events: pl.DataFrame, window: Window) -> Islands:
-    starts: Ints = column(events, "start_ns")
-    return union(np.clip(starts, *window), np.clip(column(events, "end_ns"), *window))
+    return union(np.clip(column(events, "start_ns"), *window), np.clip(column(events, "end_ns"), *window))
 
 
 def _times(tpc: Islands, mme: Islands, others: Islands, window: Window) -> tuple[int, int, int, int, int]:

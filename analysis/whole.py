@@ -21,13 +21,14 @@ from overlap.analysis.diff import by_name
 from overlap.analysis.gaps import gap_summary, gaps
 from overlap.analysis.health import Check, checks, iterations, whole_window
 from overlap.analysis.lane_use import lane_use
-from overlap.analysis.lanes import balance, lane_table, occupancy
+from overlap.analysis.lanes import balance, lanes_and_occupancy
 from overlap.analysis.ops import op_table
 from overlap.analysis.pairs import pair_table
 from overlap.analysis.partition import Partition, partition
 from overlap.analysis.phases import by_attention_phase, by_layer, with_attention_phase
 from overlap.analysis.roofline import Peaks, find_peaks, roofline
 from overlap.analysis.tails import tpc_definitions
+from overlap.analysis.unions import engine_unions
 from overlap.analysis.vendor.perf_tool import host_times, perf_tool
 from overlap.traces.sweep import Window, window_of
 from overlap.traces.trace import Trace
@@ -103,13 +104,14 @@ def _device(trace: Trace, index: int, look: Look, sound: Sequence[Check] | None)
     mine = trace.events.filter(pl.col("device") == index)
     window, steps = window_for(trace, mine, look)
     events = clipped(mine, window)
+    unions = engine_unions(events, window)
     name = trace.about.devices.get(index, f"device {index}")
-    ops = with_attention_phase(op_table(events))
-    lanes, histogram = lane_table(events, window), occupancy(events, window)
+    ops = with_attention_phase(op_table(events, unions))
+    lanes, histogram = lanes_and_occupancy(events, window)
     idle = gaps(events, window, look.macro_ns)
-    part = partition(events, window)
+    part = partition(events, window, unions)
     peaks = find_peaks(name)
-    vendor = perf_tool(events, trace.host, window, steps.select("start_ns", "end_ns"))
+    vendor = perf_tool(events, trace.host, window, steps.select("start_ns", "end_ns"), unions)
     findings = Findings(part, ops, idle, lane_use(events, ops), host_times(vendor))
     return DeviceAnalysis(
         index=index,
@@ -130,7 +132,7 @@ def _device(trace: Trace, index: int, look: Look, sound: Sequence[Check] | None)
         gap_summary=gap_summary(idle),
         tpc=tpc_definitions(events, window),
         vendor=vendor,
-        over_time=busy_over_time(events, window),
+        over_time=busy_over_time(events, window, unions=unions),
         peaks=peaks,
         roofline=roofline(ops, peaks) if peaks is not None else pl.DataFrame(),
         advised=advise(findings),

@@ -66,7 +66,7 @@ def test_keeps_the_traits_and_the_order_of_start() -> None:
     ops = op_table(table([(1, 5, 2), (0, 0, 4), (1, 6, 3)]))
     assert ops["op_id"].to_list() == [0, 1]
     assert ops.row(1, named=True) == {
-        "op_id": 1, "name": "op1", "engine": "TPC", "kind": "k", "layer": 0, "chunk": 0, "phase": "attn",
+        "op_id": 1, "name": "op1", "engine": "TPC", "kind": "k", "path": "", "layer": 0, "chunk": 0, "phase": "attn",
         "start_ns": 5, "end_ns": 9, "duration_ns": 4, "exposed_ns": 4, "hidden_ns": 0, "flops": 5, "bytes": -1,
     }  # fmt: skip
 

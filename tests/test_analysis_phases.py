@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlap.analysis.ops import op_table
@@ -15,6 +15,7 @@ from tests.timelines import ROWS, Row, table
 NAMES = ["layer0.chunk1.attn.softmax", "layer1.chunk0.mlp.down", "matmul_qk", "zzz", "h.3.mlp"]
 
 
+@settings(max_examples=30)
 @given(ROWS, st.lists(st.sampled_from(NAMES), min_size=20, max_size=20))
 def test_sums_are_those_of_the_ops(rows: list[Row], names: list[str]) -> None:
     ops = op_table(with_names(table(rows, name=names[: len(rows)]), name_rules()))

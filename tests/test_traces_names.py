@@ -61,6 +61,13 @@ PHASES = {
     "void vllm::reshape_and_cache_flash_kernel<x>(y) reshape_and_cache_flash_kernel": "copy",
     "LlamaDecoderLayer_3/LlamaAttention_3/Linear_7/sm80_xmma_gemm sm80_xmma_gemm": "projection",
     "sm90_xmma_gemm_bf16 sm90_xmma_gemm_bf16": "other",
+    "ampere_fp16_s16816gemm_fp16_64x64_sliced1x2_ldg8 x": "other",
+    "void splitKreduce_kernel<32, 16>(x) splitKreduce_kernel": "other",
+    "layers/3/self_attn/transpose/transpose_fwd/1 transpose_fwd_bf16": "copy",
+    "flash_attn_with_kvcache flash_attn_with_kvcache": "attention",
+    "void at::native::distribution_normal_kernel(x) distribution_normal_kernel": "other",
+    "layers/3/mlp/experts/softmax k": "mlp",
+    "cunn_SoftMaxForward<LogSoftMaxForwardEpilogue> k": "embedding",
 }
 LAYERS = {
     "layer7.chunk0.attn.softmax vector": 7,

@@ -17,11 +17,13 @@ _PLUMBING = re.compile(r"gpu_kernel_impl|TensorIterator|(?:B|A|Binary)?(?:Unary)
 # Kernels of CUTLASS are one template; what they are is its first argument.
 _WRAPPERS = ("Kernel", "Kernel2", "device_kernel")
 LONGEST = 120
+# `f(int)` and `f<4>` are C++, `Memcpy HtoD (Pinned -> Device)` is not.
+_CODE = re.compile(r"<|\S\(")
 
 
 def short_kernel(name: str) -> str:
     """Short form of a kernel's name; names that are not C++ stay as they are, up to `LONGEST` characters."""
-    if "(" not in name and "<" not in name:
+    if not _CODE.search(name):
         return name[:LONGEST]
     text = _SPACES.sub("", name)
     head = re.split(r"[<(]", text, maxsplit=1)[0]

@@ -35,7 +35,7 @@ def read_trace(path: Path, rules: EngineRules | None = None, cache: Path | None 
     """
     rules = rules or engine_rules()
     names = name_rules()
-    kept = Cache(cache, rules.text + repr(names)) if cache is not None else None
+    kept = Cache(cache, rules.text + names.text) if cache is not None else None
     found = kept.get(path) if kept is not None else None
     if found is not None:
         return replace(found, about=replace(found.about, source=path.name))

@@ -25,8 +25,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from overlap.analysis.partition import IDLE, partition
-from overlap.traces.sweep import Window, active_steps, engines_of
+from overlap.analysis.intervals import Islands, clipped, shared_ns, union
+from overlap.analysis.partition import Partition, partition
+from overlap.analysis.unions import Unions, engine_unions, union_of
+from overlap.traces.sweep import Window
 
 SUMMARY = pl.Schema(
     {
@@ -83,7 +85,11 @@ def vendor_times(honest: Honest) -> dict[str, int | None]:
 
 
 def perf_tool(
-    events: pl.DataFrame, host: pl.DataFrame, window: Window, steps: pl.DataFrame | None = None
+    events: pl.DataFrame,
+    host: pl.DataFrame,
+    window: Window,
+    steps: pl.DataFrame | None = None,
+    unions: Unions | None = None,
 ) -> pl.DataFrame:
     """The tool's lines and ours.
 
@@ -92,6 +98,7 @@ def perf_tool(
         host: a host table; without rows the host's lines are null.
         window: (start_ns, end_ns) of the honest figures.
         steps: `start_ns, end_ns` of each iteration, disjoint; the window itself where it is None or empty.
+        unions: `engine_unions` of events and window, where they are known already.
 
     Returns:
         `name, vendor_ns, vendor_share, honest_name, honest_ns, honest_share, relation`. Vendor shares are of device
@@ -100,16 +107,18 @@ def perf_tool(
     Raises:
         ValueError: for an unknown engine or a window that ends before it starts.
     """
-    rows = [*_device_lines(events, window, steps), *_host_lines(host, events, window)]
+    unions = engine_unions(events, window) if unions is None else unions
+    busy = union_of(unions)
+    part = partition(events, window, unions)
+    rows = [*_device_lines(part, busy, steps), *_host_lines(host, busy, window)]
     return pl.DataFrame(rows, schema=SUMMARY, orient="row")
 
 
 _Line = tuple[str, int | None, float | None, str, int | None, float | None, str]
 
 
-def _device_lines(events: pl.DataFrame, window: Window, steps: pl.DataFrame | None) -> Iterator[_Line]:
-    part = partition(events, window)
-    device_ns, total_ns = _device_time(events, window, steps)
+def _device_lines(part: Partition, device: Islands, steps: pl.DataFrame | None) -> Iterator[_Line]:
+    device_ns, total_ns = _device_time(device, (part.start_ns, part.end_ns), steps)
     busy = {engine: part.busy_ns(engine) for engine in ("MME", "TPC", "DMA")}
     theirs = vendor_times(Honest(device_ns, total_ns, busy["MME"], busy["TPC"], part.both_ns, busy["DMA"]))
     rest = part.window_ns - part.idle_ns - sum(busy.values()) + part.both_ns
@@ -147,21 +156,24 @@ def _what_idle_hides(rest_ns: int, theirs: dict[str, int | None]) -> str:
     return f"; engines that it does not name and DMA beside others shift it here by {rest_ns:,} ns." if rest_ns else "."
 
 
-def _host_lines(host: pl.DataFrame, events: pl.DataFrame, window: Window) -> Iterator[_Line]:
+def _host_lines(host: pl.DataFrame, device: Islands, window: Window) -> Iterator[_Line]:
     whole = window[1] - window[0]
+    names = host["name"].unique()
     missing = "The trace has no host rows."
     for name, honest_name, pattern, relation in HOST_LINES:
         if host.is_empty() or not pattern:
             yield name, None, None, "", None, None, relation if not host.is_empty() else missing
             continue
-        spent = _union_ns(host.filter(pl.col("name").str.contains(pattern)), window)
+        spent = _union(
+            host.filter(pl.col("name").is_in(names.filter(names.str.contains(pattern)).implode())), window
+        ).total_ns
         text = f"{relation} Ours: the union of host rows that match {pattern!r}."
         yield name, None, None, honest_name, spent, spent / whole if whole else 0.0, text
     name = "Device-Host overlapping degree"
     if host.is_empty():
         yield name, None, None, "", None, None, missing
         return
-    side = _device_and_host_ns(host, events, window)
+    side = shared_ns(device, _union(host, window))
     text = f"{NOT_PUBLIC} Ours: time with a host row and a device row at once."
     yield name, None, None, "host and device both busy", side, side / whole if whole else 0.0, text
 
@@ -173,13 +185,13 @@ def host_times(summary: pl.DataFrame) -> dict[str, int]:
     return dict(known.select("name", "honest_ns").iter_rows())
 
 
-def _device_time(events: pl.DataFrame, window: Window, steps: pl.DataFrame | None) -> tuple[int, int]:
+def _device_time(device: Islands, window: Window, steps: pl.DataFrame | None) -> tuple[int, int]:
     """(device time, total time) of the steps, clipped to the window."""
     start, end = window
     rows = [window] if steps is None or steps.is_empty() else steps.select("start_ns", "end_ns").rows()
     bounds = np.clip(np.array(rows, dtype=np.int64), start, end)
     total = int((bounds[:, 1] - bounds[:, 0]).sum())
-    starts, ends = _busy_intervals(events, window)
+    starts, ends = device.start_ns, device.end_ns
     if not len(starts):
         return 0, total
     # The first interval that is not over when the step begins, and the last that has begun when it ends.
@@ -190,28 +202,6 @@ def _device_time(events: pl.DataFrame, window: Window, steps: pl.DataFrame | Non
     return int(spans.sum()), total
 
 
-_Edges = tuple["np.ndarray[tuple[int], np.dtype[np.int64]]", "np.ndarray[tuple[int], np.dtype[np.int64]]"]
-
-
-def _busy_intervals(events: pl.DataFrame, window: Window) -> _Edges:
-    """Starts and ends of the disjoint stretches in which any engine is busy, in order."""
-    active = pl.any_horizontal(pl.lit(False), *(pl.col(engine) > 0 for engine in engines_of(events)))
-    steps = active_steps(events, window).select("time_ns", active.alias("on"))
-    turned = steps.with_columns(pl.col("on").shift(1, fill_value=False).alias("was"))
-    begins = turned.filter(pl.col("on") & ~pl.col("was"))["time_ns"].to_numpy()
-    finishes = turned.filter(~pl.col("on") & pl.col("was"))["time_ns"].to_numpy()
-    return begins, finishes
-
-
-def _as_events(rows: pl.DataFrame, engine: str) -> pl.DataFrame:
-    """Rows as if all ran on one engine, so that the partition can tell two sets of rows apart."""
-    return rows.select(pl.lit(engine).alias("engine"), "start_ns", "end_ns")
-
-
-def _union_ns(rows: pl.DataFrame, window: Window) -> int:
-    part = partition(_as_events(rows, "OTHER"), window)
-    return part.window_ns - part.parts_ns.get(IDLE, 0)
-
-
-def _device_and_host_ns(host: pl.DataFrame, events: pl.DataFrame, window: Window) -> int:
-    return partition(pl.concat([_as_events(events, "MME"), _as_events(host, "TPC")]), window).both_ns
+def _union(rows: pl.DataFrame, window: Window) -> Islands:
+    starts, ends, _ = clipped(rows, window)
+    return union(starts, ends)

@@ -32,7 +32,7 @@ def with_links(events: pl.DataFrame, host: pl.DataFrame, products: Mapping[int, 
     """
     if host.is_empty():
         return events
-    events = events.join(_launch_scopes(host), on="correlation", how="left", maintain_order="left")
+    events = _with_scopes(events, host)
     named = host.filter(pl.col("kind").is_in(_OPERATORS) & (pl.col("external") >= 0))
     operators = named.select("external", pl.col("name").alias("operator")).unique("external", keep="last")
     direct = events.join(operators, on="external", how="left", maintain_order="left")
@@ -42,7 +42,16 @@ def with_links(events: pl.DataFrame, host: pl.DataFrame, products: Mapping[int, 
     return _with_work(direct.with_columns(path=path, external=external), products)
 
 
-def _launch_scopes(host: pl.DataFrame) -> pl.DataFrame:
+def _with_scopes(events: pl.DataFrame, host: pl.DataFrame) -> pl.DataFrame:
+    """`events` with `scope_operator, scope_external, modules` of their launches, where anybody will ask for them."""
+    modules = _modules(host)
+    if modules.is_empty() and events.select((pl.col("external") >= 0).all()).item():
+        nothing = {"scope_operator": pl.String, "scope_external": pl.Int64, "modules": pl.String}
+        return events.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in nothing.items())
+    return events.join(_launch_scopes(host, modules), on="correlation", how="left", maintain_order="left")
+
+
+def _launch_scopes(host: pl.DataFrame, modules: pl.DataFrame) -> pl.DataFrame:
     """`correlation, scope_operator, scope_external, modules` of every launch."""
     launches = host.filter(pl.col("kind").is_in(_LAUNCHES) & (pl.col("correlation") >= 0))
     launches = launches.unique("correlation", keep="first").select("correlation", "thread", "start_ns").sort("start_ns")
@@ -57,7 +66,6 @@ def _launch_scopes(host: pl.DataFrame) -> pl.DataFrame:
     found = found.with_columns(
         pl.when(~over).then(name).alias(name) for name in ("scope_operator", "scope_external")
     ).drop("end_ns")
-    modules = _modules(host)
     if modules.is_empty():
         return found.select("correlation", "scope_operator", "scope_external", pl.lit(None, pl.String).alias("modules"))
     rest = found.join_asof(modules, on="start_ns", by="thread", check_sortedness=False)
