@@ -25,6 +25,9 @@ def lane_use(events: pl.DataFrame, ops: pl.DataFrame) -> pl.DataFrame:
         `engine, kind, ops, lanes, mean_lanes, duration_ns, exposed_ns, lane_ns, spare_ns`; only engines with an op on
         more than one lane, and without ops of duration zero.
     """
+    if ops.height == events.height:
+        # One row per op, so no op is on more than one lane.
+        events, ops = events.clear(), ops.clear()
     rows = (
         events.filter(pl.col("op_id") >= 0)
         .group_by("op_id")

@@ -10,6 +10,7 @@ Contract: pure; every figure of a device is of the same window, and its partitio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import polars as pl
@@ -22,13 +23,14 @@ from overlap.analysis.gaps import gap_summary, gaps
 from overlap.analysis.health import Check, checks, iterations, whole_window
 from overlap.analysis.lane_use import lane_use
 from overlap.analysis.lanes import balance, lanes_and_occupancy
+from overlap.analysis.names import normal_name
 from overlap.analysis.ops import op_table
 from overlap.analysis.pairs import pair_table
 from overlap.analysis.partition import Partition, partition
 from overlap.analysis.phases import by_attention_phase, by_layer, with_attention_phase
 from overlap.analysis.roofline import Peaks, find_peaks, roofline
 from overlap.analysis.tails import tpc_definitions
-from overlap.analysis.unions import engine_unions
+from overlap.analysis.unions import Unions, engine_unions
 from overlap.analysis.vendor.perf_tool import host_times, perf_tool
 from overlap.traces.sweep import Window, window_of
 from overlap.traces.trace import Trace
@@ -105,14 +107,18 @@ def _device(trace: Trace, index: int, look: Look, sound: Sequence[Check] | None)
     window, steps = window_for(trace, mine, look)
     events = clipped(mine, window)
     unions = engine_unions(events, window)
-    name = trace.about.devices.get(index, f"device {index}")
-    ops = with_attention_phase(op_table(events, unions))
-    lanes, histogram = lanes_and_occupancy(events, window)
-    idle = gaps(events, window, look.macro_ns)
     part = partition(events, window, unions)
-    peaks = find_peaks(name)
-    vendor = perf_tool(events, trace.host, window, steps.select("start_ns", "end_ns"), unions)
-    findings = Findings(part, ops, idle, lane_use(events, ops), host_times(vendor))
+    name = device_name(trace.about.devices, index)
+    # Two threads: polars and numpy let go of Python's lock while they work.
+    with ThreadPoolExecutor(1) as beside:
+        of_time = beside.submit(_of_time, events, trace.host, window, look, unions, steps)
+        of_checks = beside.submit(lambda: checks(mine, trace.host, trace.about) if sound is None else sound)
+        of_ops = _of_ops(events, unions, find_peaks(name))
+        times = of_time.result()
+        spare = lane_use(events, of_ops["ops"])
+        findings = Findings(part, of_ops["ops"], times["gaps"], spare, host_times(times["vendor"]))
+        advised = advise(findings)
+        found = of_checks.result()
     return DeviceAnalysis(
         index=index,
         name=name,
@@ -120,24 +126,49 @@ def _device(trace: Trace, index: int, look: Look, sound: Sequence[Check] | None)
         partition=part,
         steps=max(1, steps.height),
         outside=mine.height - events.height,
-        ops=ops,
-        names=by_name(ops),
-        phases=by_attention_phase(ops),
-        layers=by_layer(ops),
-        pairs=pair_table(events, window),
-        lanes=lanes,
-        balance=balance(lanes, histogram),
-        occupancy=histogram,
-        gaps=idle,
-        gap_summary=gap_summary(idle),
-        tpc=tpc_definitions(events, window),
-        vendor=vendor,
-        over_time=busy_over_time(events, window, unions=unions),
-        peaks=peaks,
-        roofline=roofline(ops, peaks) if peaks is not None else pl.DataFrame(),
-        advised=advise(findings),
-        checks=sound if sound is not None else checks(mine, trace.host, trace.about),
+        peaks=find_peaks(name),
+        advised=advised,
+        checks=found,
+        **of_ops,
+        **times,
     )
+
+
+def device_name(names: Mapping[int, str], index: int) -> str:
+    """Name of a device; of a single one whose index is not listed, the name that all listed ones share."""
+    shared = set(names.values())
+    return names.get(index) or (shared.pop() if len(shared) == 1 else f"device {index}")
+
+
+def _of_ops(events: pl.DataFrame, unions: Unions, peaks: Peaks | None) -> dict[str, pl.DataFrame]:
+    """What follows from the table of ops."""
+    ops = with_attention_phase(op_table(events, unions))
+    return {
+        "ops": ops,
+        "names": by_name(ops),
+        "phases": by_attention_phase(ops),
+        "layers": by_layer(ops),
+        "roofline": roofline(ops, peaks),
+    }
+
+
+def _of_time(
+    events: pl.DataFrame, host: pl.DataFrame, window: Window, look: Look, unions: Unions, steps: pl.DataFrame
+) -> dict[str, pl.DataFrame]:
+    """What follows from when rows ran."""
+    lanes, histogram = lanes_and_occupancy(events, window)
+    idle = gaps(events, window, look.macro_ns)
+    return {
+        "pairs": pair_table(events, window),
+        "lanes": lanes,
+        "balance": balance(lanes, histogram),
+        "occupancy": histogram,
+        "gaps": idle.with_columns(normal_name(pl.col("before")), normal_name(pl.col("after"))),
+        "gap_summary": gap_summary(idle),
+        "tpc": tpc_definitions(events, window),
+        "vendor": perf_tool(events, host, window, steps.select("start_ns", "end_ns"), unions),
+        "over_time": busy_over_time(events, window, unions=unions),
+    }
 
 
 def together(parts: Sequence[Partition]) -> Mapping[str, int]:

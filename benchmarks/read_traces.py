@@ -4,10 +4,10 @@
 
 Per size a SYNTHETIC trace is written by `make_trace.py`. Then, round by round, in one process each:
 
-    cold     overlap: read the file and analyse it (partition, ops, pairs, phases, lanes, gaps, vendor's figures, advice)
+    cold     overlap: read the file and analyse it (all of `overlap.analysis.whole`)
     cached   the same with the tables of an earlier run, from Parquet
     command  `overlap analyze` as a user types it, cold, with its start, report, tables and Perfetto trace
-    hta      HolisticTraceAnalysis 0.5.0: load, temporal breakdown (with --hta, the Python of an environment that has it)
+    hta      HolisticTraceAnalysis 0.5.0: load, temporal breakdown (--hta: the Python of an environment that has it)
 
 Reported are medians, and peak resident memory of the process (of its largest process, where it forks).
 """
@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -126,7 +127,7 @@ def main() -> None:
                 )
             trace.unlink()
     sizes = sorted(cold)
-    for small, large in zip(sizes, sizes[1:], strict=False):
+    for small, large in pairwise(sizes):
         print(f"{large:,} / {small:,} events: {cold[large] / cold[small]:.2f}x the time")
 
 

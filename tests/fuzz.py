@@ -74,10 +74,11 @@ def _tef() -> list[dict[str, object]]:
 
 
 def _hw_csv() -> str:
-    head = "Name,Trace Source,Engine,Event type,Timestamp[usec],recipeHandle,streamHandle,Recipe ID,Recipe name,Context ID,"
-    head += "Device,Operation,Data Type,HW Event port,HW Event description,SPMU value"
+    head = "Name,Trace Source,Engine,Event type,Timestamp[usec],recipeHandle,streamHandle,Recipe ID,Recipe name,"
+    head += "Context ID,Device,Operation,Data Type,HW Event port,HW Event description,SPMU value"
     rows = [
-        f"n{i // 2},HW,[HD0] TPC {i % 4 // 2},{ph},{554804519 + i}.123456,0x1,0x2,61055,g,{i // 2},accel0,op,bf16,1,{what},"
+        f"n{i // 2},HW,[HD0] TPC {i % 4 // 2},{ph},{554804519 + i}.123456,"
+        f"0x1,0x2,61055,g,{i // 2},accel0,op,bf16,1,{what},"
         for i, (ph, what) in enumerate((("BEGIN", "TPC_SPU_START"), ("END", "TPC_SPU_START_TO_SPU_HALT")) * 6)
     ]
     return "\n".join((head, *rows)) + "\n"
@@ -126,8 +127,7 @@ def run(count: int, seed: int) -> Iterator[str]:
                     partition(events)  # asserts that its parts sum to the window
                 outcome = "trace"
             except OverlapError as error:
-                assert str(error), "an error must say something"
-                outcome = type(error).__name__
+                outcome = type(error).__name__ if str(error) else "an error that says nothing"
             except BaseException:
                 kept = Path(tempfile.gettempdir()) / f"fuzz-{seed}-{number}-{name}"
                 kept.write_bytes(content)

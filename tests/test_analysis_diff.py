@@ -30,7 +30,7 @@ NAMES = {
     "softmax_fwd_bf16": "softmax_fwd_bf16",
     "Memcpy HtoD (Pageable -> Device)": "Memcpy HtoD (Pageable -> Device)",
     "Memset (Device)": "Memset (Device)",
-    "operator<": "operator<",
+    "operator<": "operator",
     "a > b": "a > b",
     "(all)": "(all)",
     "": "",

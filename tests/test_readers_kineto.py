@@ -180,7 +180,7 @@ def test_a_cut_gzip_gives_what_is_there(tmp_path: Path, cut: int) -> None:
         (gzip.compress(b"text"), "not a trace"),
         (b"\x1f\x8b", "empty"),
         (b"PAR1 but not", "Parquet"),
-        (b"PK\x03\x04 but not", ""),
+        (b"PK\x03\x04 but not", "archive|zip"),
     ],
 )
 def test_what_is_no_trace_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

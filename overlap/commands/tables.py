@@ -26,6 +26,7 @@ SHARES: dict[str, Callable[[Partition], int]] = {
 
 
 def new_table(title: str, *columns: str) -> Table:
+    """A table of the look that all commands share; the first column is text."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)

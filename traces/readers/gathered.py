@@ -7,6 +7,7 @@ and threads may come at any place in the file, so what a lane is remains open un
 
 from __future__ import annotations
 
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
@@ -30,7 +31,7 @@ MODULE = "nn.Module: "
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_scaled_mm"}
 
 _SKIP, _DEVICE, _HOST, _RUNTIME, _PYTHON, _NAMES = range(6)
-_CAT, _PH, _ARGS = attrgetter("cat"), attrgetter("ph"), attrgetter("args")
+_CAT, _PH = attrgetter("cat"), attrgetter("ph")
 # How columns are taken from rows: attributes that are numbers, and those that together become a code. What tells rows
 # apart for the tables is one code, for it repeats: a million rows have a few hundred of them.
 _NUMBERS = {"correlation": "args.correlation"}
@@ -68,11 +69,17 @@ class Gathered:
         self.processes: dict[Any, str] = {}
         self.halves: list[tuple[str, Row, int]] = []  # rows that only begin or end, with their time in ns
         self.products: dict[int, tuple[bytes, bytes]] = {}  # external id: JSON of shapes and types
+        self._product_codes: list[int] = []
+        self._looked_at = 0
 
     def add(self, batch: Batch) -> None:
         """Take what is needed from a batch."""
-        if None in map(_ARGS, batch.rows):
-            batch = batch.with_args(NO_ARGS)
+        try:
+            self._add(batch)
+        except AttributeError:  # args: null
+            self._add(batch.with_args(NO_ARGS))
+
+    def _add(self, batch: Batch) -> None:
         device: list[Row] = []
         host: list[Row] = []
         for row, kind in zip(batch.rows, map(_KINDS.__getitem__, map(_CAT, batch.rows)), strict=True):
@@ -82,18 +89,37 @@ class Gathered:
                 device.append(row)
             elif kind:
                 self._other(row, kind, device, host)
-        parts = [(rows, times_of(rows, batch)) for rows in (self._whole(device, batch), self._whole(host, batch))]
-        if any(times is None for _, times in parts):
-            return self.add(batch.made_exact())
+        halves: list[tuple[str, Row, int]] = []
+        tally = Tally()
+        found = []
+        for rows, columns, what in ((device, self.device, "device row"), (host, self.host, "host row")):
+            rows = _whole(rows, batch, halves)
+            times = times_of(rows, batch)
+            if times is None:
+                return self._add(batch.made_exact())
+            rows, starts, ends = sound(rows, *times, tally, what)
+            found.append((columns, rows, {"start_ns": starts, "end_ns": ends, **self._taken(rows, columns)}))
+        # Nothing is kept before all of the batch is known to be readable.
         self.rows += len(batch.rows)
-        for (rows, times), columns, what in zip(parts, (self.device, self.host), ("device", "host"), strict=True):
-            if rows and times:
-                rows, starts, ends = sound(rows, *times, self.tally, f"{what} row")
-                columns.add(len(rows), {"start_ns": starts, "end_ns": ends, **self._taken(rows, columns)})
-        for row in parts[1][0]:
-            if row.name in PRODUCTS and (dims := bytes(row.args.dims)):
-                self.products[integer(row.args.external)] = dims, bytes(row.args.types)
+        self.tally.add(tally)
+        self.halves += halves
+        for columns, rows, taken in found:
+            if rows:
+                columns.add(len(rows), taken)
+        self._keep_products(found[-1][1], found[-1][2]["call"])
         return None
+
+    def _keep_products(self, host: list[Row], calls: Ints) -> None:
+        """Shapes of matrix products, by external id; which codes are products is looked up once per code."""
+        table = self.codes["call"]
+        new = islice(table.items(), self._looked_at, None)
+        self._product_codes += [code for (name, *_), code in new if name in PRODUCTS]
+        self._looked_at = len(table)
+        if self._product_codes:
+            for place in np.flatnonzero(np.isin(calls, self._product_codes)):
+                args: Any = host[place].args
+                if dims := bytes(args.dims):
+                    self.products[integer(args.external)] = dims, bytes(args.types)
 
     def absorb(self, other: Gathered) -> None:
         """Append what another process has gathered from the part of the file behind this one's."""
@@ -123,28 +149,29 @@ class Gathered:
             **{name: coded(rows, self.codes[name], *attributes) for name, attributes in texts.items()},
         }
 
-    def _whole(self, rows: list[Row], batch: Batch) -> list[Row]:
-        """Rows that say when they end; the others begin or end at another row, and wait until all are known."""
-        if set(map(_PH, rows)) <= {"X"}:
-            return rows
-        for row in rows:
-            if row.ph in ("B", "E"):
-                time: Any = row.ts if batch.exact else int(doubles_to_ns(np.array([row.ts]))[0])
-                self.halves.append((row.ph, row, -1 if time is None else time))
-        return [row for row in rows if row.ph == "X"]
-
     def _other(self, row: Row, kind: int, device: list[Row], host: list[Row]) -> None:
         """A row whose category alone does not say where it belongs."""
-        assert row.args is not None
+        args = NO_ARGS if row.args is None else row.args
         if kind == _RUNTIME:
-            (device if row.args.event is not None or hpu.is_lane(row.pid, row.tid) else host).append(row)
+            (device if args.event is not None or hpu.is_lane(row.pid, row.tid) else host).append(row)
         elif kind == _PYTHON and row.name.startswith(MODULE):
             host.append(row)
-        elif row.ph == "M" and row.args.name is not None:
+        elif row.ph == "M" and args.name is not None:
             if row.name == "process_name":
-                self.processes[row.pid] = str(row.args.name)
+                self.processes[row.pid] = str(args.name)
             elif row.name == "thread_name":
-                self.threads[row.pid, row.tid] = str(row.args.name)
+                self.threads[row.pid, row.tid] = str(args.name)
+
+
+def _whole(rows: list[Row], batch: Batch, halves: list[tuple[str, Row, int]]) -> list[Row]:
+    """Rows that say when they end; the others begin or end at another row, and wait in `halves` until all are known."""
+    if set(map(_PH, rows)) <= {"X"}:
+        return rows
+    for row in rows:
+        if row.ph in ("B", "E"):
+            time: Any = row.ts if batch.exact else int(doubles_to_ns(np.array([row.ts]))[0])
+            halves.append((row.ph, row, -1 if time is None else time))
+    return [row for row in rows if row.ph == "X"]
 
 
 def pair_halves(found: Gathered) -> None:
