@@ -90,7 +90,7 @@ def host_gaps(found: Findings) -> Iterator[Draft]:
     yield Draft(
         "Keep the device fed by the host",
         *macro,
-        "HPU graphs or larger graphs; a warm-up of every bucket; fewer synchronisations",
+        "HPU or CUDA graphs, or larger ones; a warm-up of every bucket; fewer synchronisations",
         "A long gap may also be a wait for data, for another rank or for the profiler itself.",
     )
     yield Draft(

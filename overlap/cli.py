@@ -81,10 +81,11 @@ def _plain(command: Command, known: Mapping[str, str], rest: list[str]) -> int:
 
 
 def _with_hydra(command: Command, rest: list[str]) -> int:
-    from overlap.devices.host.memory import pool_memory
+    if "device" in command.groups:
+        from overlap.devices.host.memory import pool_memory
 
-    # Before anything is imported that starts threads: a thread keeps the memory arena it began with.
-    pool_memory()
+        # Before anything is imported that starts threads: a thread keeps the memory arena it began with.
+        pool_memory()
     from overlap.app.launch import Interrupted, launch
 
     try:

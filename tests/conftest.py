@@ -32,8 +32,9 @@ class Answer:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Answer]:
-    """Call the command line in this process, in an empty directory."""
+    """Call the command line in this process, in an empty directory with a cache of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # not the cache of whoever runs the tests
 
     def call(*arguments: str) -> Answer:
         code = main(arguments)

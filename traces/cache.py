@@ -56,13 +56,17 @@ class Cache:
 
     def get(self, path: Path) -> Trace | None:
         """The trace of `path`, None if its content was not seen before."""
+        key = None
         try:
             key = self._stamped(path)
             if key is None and (self.root / "glances" / self._glance(path)).exists():
                 key = self._key(path)
             return self._load(self.root / key) if key else None
-        except (OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError):
-            return None  # whatever is wrong with an entry, the file itself is still there to be read
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, pl.exceptions.PolarsError):
+            # Whatever is wrong with an entry, the file itself is still there to be read, and to be kept anew.
+            if key is not None:
+                shutil.rmtree(self.root / key, ignore_errors=True)
+            return None
 
     def put(self, path: Path, trace: Trace) -> threading.Thread:
         """Keep `trace` as what `path` holds, beside whatever the caller does next; the thread that does it."""

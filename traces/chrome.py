@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ARGS = tuple(name for name in EVENTS if name not in ("name", "start_ns", "end_ns"))
 FORMAT = "overlap.trace"
+# Rows are half a kilobyte each as text, so only so many are text at a time.
+_TEXT_ROWS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def _rows(
     placed, names = place(events)
     processes = {pid: f"device {device} {engine}" if many else engine for (device, engine), pid in pids.items()}
     yield name_rows(processes, thread_names(names, pids))
-    yield _slices(placed, pids, origin, info.evidence)
+    for start in range(0, placed.height, _TEXT_ROWS):
+        yield _slices(placed.slice(start, _TEXT_ROWS), pids, origin, info.evidence)
     yield flow_rows(placed, pids, flows, origin)
     yield from counter_rows(events, pids, origin)
 

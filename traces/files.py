@@ -12,7 +12,7 @@ import polars as pl
 
 from overlap.files import write_atomic_blocks
 
-_JOIN_ROWS = 1 << 16
+_JOIN_ROWS = 1 << 14
 
 
 def write_trace(path: Path, head: dict[str, Any], rows: Iterable[pl.Series | list[str]]) -> Path:
@@ -36,14 +36,16 @@ def _blocks(head: dict[str, Any], rows: Iterable[pl.Series | list[str]]) -> Iter
     first = True
     for some in rows:
         for start in range(0, len(some), _JOIN_ROWS):
-            yield (b"" if first else b",\n") + ",\n".join(some[start : start + _JOIN_ROWS]).encode()
+            part = some[start : start + _JOIN_ROWS]
+            text = part.str.join(",\n").item() if isinstance(part, pl.Series) else ",\n".join(part)
+            yield (b"" if first else b",\n") + text.encode()
             first = False
     yield b"\n]}\n"
 
 
 def _zipped(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """One gzip member without a time stamp, so that equal traces give equal files."""
-    packer = zlib.compressobj(level=3, wbits=31)
+    packer = zlib.compressobj(level=1, wbits=31)  # rows repeat so much that more effort gains little
     for block in blocks:
         yield packer.compress(block)
     yield packer.flush()

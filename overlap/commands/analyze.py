@@ -23,6 +23,9 @@ def run(config: Any, run_dir: Path) -> None:
     write_analysis(result, run_dir)
     console = Console()
     for table in analysis_tables(result):
+        # Apart from its table, because a title is broken to the width of that.
+        console.print(table.title, soft_wrap=True, highlight=False)
+        table.title = None
         console.print(table, "")
     for sentence in result.sentences:
         console.print(sentence, soft_wrap=True, highlight=False, markup=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,22 @@ SCHEMA = "overlap.analysis/1"
 def write_analysis(result: AnalysisResult, run_dir: Path) -> None:
     """Write all of them; raises `RunDirError`."""
     write_atomic(run_dir / "analysis.json", json.dumps(content(result), indent=1, allow_nan=False).encode())
-    write_trace_report(report_data(result), run_dir / "report.html")
+    # Packing a large trace takes as long as drawing the report, and neither needs Python's lock for long.
+    with ThreadPoolExecutor(1) as beside:
+        traces = beside.submit(_write_traces, result, run_dir / "traces")
+        write_trace_report(report_data(result), run_dir / "report.html")
+        traces.result()
+
+
+def _write_traces(result: AnalysisResult, folder: Path) -> None:
     for stem, source in _stems(result.sources):
         buffer = io.BytesIO()
         source.trace.events.write_parquet(buffer, compression="lz4")
-        write_atomic(run_dir / "traces" / f"{stem}.parquet", buffer.getvalue())
+        write_atomic(folder / f"{stem}.parquet", buffer.getvalue())
         if result.root.perfetto:
             about = source.trace.about
             info = TraceInfo(", ".join(dict.fromkeys(about.devices.values())), about.evidence, about.source)
-            write_chrome(source.trace.events, run_dir / "traces" / f"{stem}.perfetto.json.gz", info)
+            write_chrome(source.trace.events, folder / f"{stem}.perfetto.json.gz", info)
 
 
 def content(result: AnalysisResult) -> dict[str, Any]:

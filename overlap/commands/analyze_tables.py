@@ -10,7 +10,7 @@ from rich.text import Text
 
 from overlap.analysis.numbers import elided, share_text, time_text
 from overlap.commands.analyze_run import AnalysisResult, Compared, Named
-from overlap.commands.tables import SHARES, new_table
+from overlap.commands.look import SHARES, new_table
 
 TOP_OPS = 10
 TOP_ADVICE = 6

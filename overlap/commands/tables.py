@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import polars as pl
 from rich.table import Table
 
 from overlap.analysis.partition import Partition, partition
+from overlap.commands.look import SHARES, new_table
 from overlap.program import Engine
 from overlap.search.candidate import BASELINE
 from overlap.search.profile import Profile
@@ -15,22 +16,6 @@ from overlap.search.sweep import SweepResult
 from overlap.stats import Interval
 
 NS_PER_MS = 1e6
-# What is printed of a partition: name and time in ns.
-SHARES: dict[str, Callable[[Partition], int]] = {
-    "MME busy": lambda found: found.busy_ns("MME"),
-    "TPC busy": lambda found: found.busy_ns("TPC"),
-    "both busy": lambda found: found.both_ns,
-    "exposed TPC": lambda found: found.exposed_tpc_ns,
-    "idle": lambda found: found.idle_ns,
-}
-
-
-def new_table(title: str, *columns: str) -> Table:
-    """A table of the look that all commands share; the first column is text."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
-    return table
 
 
 def milliseconds(interval: Interval) -> str:
