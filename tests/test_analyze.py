@@ -234,3 +234,15 @@ def test_tensorboard_refuses_mistakes(cli: Cli, arguments: tuple[str, ...], word
     answer = cli("tensorboard", *arguments)
     assert answer.code == 2
     assert word in answer.err
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real traces in ../shared are not here")
+def test_the_vendors_table_comes_out_of_the_raw_profile(cli: Cli, tmp_path: Path) -> None:
+    cli("analyze", f"trace={SAMPLES / 'debug_hw_prof_accel0_001.csv'}", "hydra.run.dir=out")
+    (found,) = analysis(tmp_path / "out")["analyzed_nodes"].values()
+    assert (found["mismatches"], found["first_mismatches"]) == (0, [])
+    assert found["matches"] == 4 * found["columns"] > 60
+    ours = pl.read_csv(tmp_path / "out" / "traces" / "debug_hw_prof_accel0_001_analyzed_nodes.csv", infer_schema=False)
+    theirs = pl.read_csv(SAMPLES / "debug_hw_prof_accel0_001_analyzed_nodes.csv", infer_schema=False)
+    for name in ("Node Name", "Duration (us)", "Active (us)", "Variance single engine (us²)", "Num activations"):
+        assert ours[name].to_list() == theirs[name].to_list(), name

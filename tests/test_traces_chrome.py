@@ -19,7 +19,7 @@ from overlap.traces.chrome import TraceInfo, write_chrome
 from overlap.traces.readers.own import read_own
 from overlap.traces.readers.stream import Stream
 from overlap.traces.rows import micros, micros_text
-from overlap.traces.schema import EVENTS, SCHEMA_VERSION, empty, filled
+from overlap.traces.schema import COUNTERS, EVENTS, SCHEMA_VERSION, empty, filled
 from overlap.traces.slots import place
 from overlap.traces.trace import Tally
 
@@ -192,4 +192,18 @@ def test_devices_are_processes_of_their_own(tmp_path: Path) -> None:
     path = write_chrome(events, tmp_path / "a.pt.trace.json.gz", INFO)
     names = [row["args"]["name"] for row in document(path)["traceEvents"] if row["name"] == "process_name"]
     assert names == ["device 0 TPC", "device 3 TPC"]
+    assert read_chrome(path).equals(events)
+
+
+def test_samples_are_steps_that_begin_where_their_time_does(tmp_path: Path) -> None:
+    samples = pl.DataFrame(
+        {"device": 0, "lane": "[D0] Cache Slice", "name": 'par"tial', "time_ns": [500, 700, 900], "value": [3, -2, 5]},
+        schema=COUNTERS,
+    )
+    events = table([("MME", "MME", 600, 1000)], 0)
+    path = write_chrome(events, tmp_path / "a.pt.trace.json.gz", INFO, samples=samples)
+    rows = [row for row in document(path)["traceEvents"] if row["ph"] == "C" and "Cache" in row["name"]]
+    # Times are since the first sample, which is before the first row.
+    assert [(int(row["ts"] * 1000), row["args"]["value"]) for row in rows] == [(0, 3), (0, -2), (200, 5), (400, 0)]
+    assert {row["name"] for row in rows} == {'[D0] Cache Slice par"tial'}
     assert read_chrome(path).equals(events)

@@ -15,8 +15,18 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from overlap.traces.files import write_trace
-from overlap.traces.rows import Pids, counter_rows, flow_rows, lines, members, micros, name_rows, thread_names
-from overlap.traces.schema import EVENTS, SCHEMA_VERSION
+from overlap.traces.rows import (
+    Pids,
+    counter_rows,
+    flow_rows,
+    lines,
+    members,
+    micros,
+    name_rows,
+    sample_rows,
+    thread_names,
+)
+from overlap.traces.schema import COUNTERS, EVENTS, SCHEMA_VERSION, empty
 from overlap.traces.slots import place
 from overlap.traces.sweep import engines_of, window_of
 
@@ -43,7 +53,13 @@ class TraceInfo:
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_chrome(events: pl.DataFrame, path: Path, info: TraceInfo, flows: Iterable[tuple[int, int]] = ()) -> Path:
+def write_chrome(
+    events: pl.DataFrame,
+    path: Path,
+    info: TraceInfo,
+    flows: Iterable[tuple[int, int]] = (),
+    samples: pl.DataFrame | None = None,
+) -> Path:
     """Write `events` to `path` (`*.pt.trace.json.gz`), atomically.
 
     Args:
@@ -51,27 +67,35 @@ def write_chrome(events: pl.DataFrame, path: Path, info: TraceInfo, flows: Itera
         path: the file; its folder is made if it is missing.
         info: what the numbers are evidence of.
         flows: pairs of op_id to draw arrows between, such as `chunk_flows(program)`.
+        samples: counters of the hardware (`COUNTERS`) to draw beside those of busy lanes.
 
     Raises:
         RunDirError: where the file cannot be written.
         ValueError: for an unknown engine.
     """
+    samples = empty(COUNTERS) if samples is None else samples
     origin, _ = window_of(events)
-    return write_trace(path, header(info, origin), _rows(events, info, origin, flows))
+    if samples.height:
+        first = int(samples["time_ns"].min())  # type: ignore[arg-type]
+        origin = min(origin, first) if events.height else first
+    return write_trace(path, header(info, origin), _rows(events, info, origin, flows, samples))
 
 
 def _rows(
-    events: pl.DataFrame, info: TraceInfo, origin: int, flows: Iterable[tuple[int, int]]
+    events: pl.DataFrame, info: TraceInfo, origin: int, flows: Iterable[tuple[int, int]], samples: pl.DataFrame
 ) -> Iterator[pl.Series | list[str]]:
     pids = _pids(events)
     many = len({device for device, _ in pids}) > 1
     placed, names = place(events)
     processes = {pid: f"device {device} {engine}" if many else engine for (device, engine), pid in pids.items()}
+    if samples.height:
+        processes[len(pids) + 1] = "hardware counters"
     yield name_rows(processes, thread_names(names, pids))
     for start in range(0, placed.height, _TEXT_ROWS):
         yield _slices(placed.slice(start, _TEXT_ROWS), pids, origin, info.evidence)
     yield flow_rows(placed, pids, flows, origin)
     yield from counter_rows(events, pids, origin)
+    yield sample_rows(samples, len(pids) + 1, origin)
 
 
 def _pids(events: pl.DataFrame) -> Pids:

@@ -72,6 +72,25 @@ def _counter(steps: pl.DataFrame, name: str, key: str, pid: int, origin_ns: int)
     return changes.select(lines(start, times, f',"args":{{"{key}":', value, "}}")).to_series()
 
 
+def sample_rows(samples: pl.DataFrame, pid: int, origin_ns: int) -> pl.Series:
+    """`C` rows of sampled counters, one track per lane and counter.
+
+    A sample is about the time since the one before it, a `C` row about the time until the next one; so a value is
+    written where its time began, and a zero where the last one's ended.
+    """
+    track = ["device", "lane", "name"]
+    ordered = samples.sort(*track, "time_ns", maintain_order=True)
+    began = pl.col("time_ns").shift(1).over(track).fill_null(origin_ns)
+    values = ordered.with_columns(began.alias("time_ns"))
+    ends = ordered.group_by(track, maintain_order=True).agg(pl.col("time_ns").max(), pl.lit(0, pl.Int64).alias("value"))
+    title = pl.concat_str("lane", "name", separator=" ").alias("name")
+    where = members(title, pl.lit(pid).alias("pid"))
+    rows = pl.concat([values.select(*track, "time_ns", "value"), ends.select(*track, "time_ns", "value")])
+    value = pl.col("value").cast(pl.String)
+    time = micros(pl.col("time_ns") - origin_ns)
+    return rows.select(lines('{"ph":"C",', where, ',"ts":', time, ',"args":{"value":', value, "}}")).to_series()
+
+
 def flow_rows(placed: pl.DataFrame, pids: Pids, flows: Iterable[tuple[int, int]], origin_ns: int) -> list[str]:
     """Arrows `s` → `f` between ops, from the last ns of the first to the start of the second.
 

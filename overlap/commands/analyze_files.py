@@ -17,6 +17,7 @@ from overlap.analysis.advice import NOT_ADDITIVE
 from overlap.analysis.partition import Partition
 from overlap.analysis.trace_report import DiffData, TraceReportData, write_trace_report
 from overlap.analysis.trace_sections import DeviceData, Roofline
+from overlap.commands.analyze_nodes import HW_CSV, as_vendor_csv, beside_vendor
 from overlap.commands.analyze_run import AnalysisResult, Named, Source
 from overlap.files import write_atomic
 from overlap.traces.chrome import TraceInfo, write_chrome
@@ -43,7 +44,10 @@ def _write_traces(result: AnalysisResult, folder: Path) -> None:
         if result.root.perfetto:
             about = source.trace.about
             info = TraceInfo(", ".join(dict.fromkeys(about.devices.values())), about.evidence, about.source)
-            write_chrome(source.trace.events, folder / f"{stem}.perfetto.json.gz", info)
+            path = folder / f"{stem}.perfetto.json.gz"
+            write_chrome(source.trace.events, path, info, samples=source.trace.counters)
+        if source.trace.about.format == HW_CSV:
+            write_atomic(folder / f"{stem}_analyzed_nodes.csv", as_vendor_csv(source.trace.events))
 
 
 def content(result: AnalysisResult) -> dict[str, Any]:
@@ -59,6 +63,7 @@ def content(result: AnalysisResult) -> dict[str, Any]:
         "sources": [_about(source) for source in result.sources],
         "skipped": list(result.skipped),
         "diff": _diff(result),
+        "analyzed_nodes": {source.path.name: found for source in result.sources if (found := beside_vendor(source))},
         "overlap": __version__,
     }
 
