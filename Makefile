@@ -10,8 +10,8 @@ GAUDI = $(shell $(PYTHON) -c 'import importlib.util as u; print(u.find_spec("hab
 SITE = $(if $(GAUDI),--system-site-packages)
 PINS = $(if $(GAUDI),,--constraint constraints.txt)
 
-.PHONY: sweep profile devices test lint types clean
-sweep profile devices: $(STAMP)
+.PHONY: sweep profile analyze tensorboard devices test lint types clean
+sweep profile analyze tensorboard devices: $(STAMP)
 	@$(BIN)/overlap $@ $(ARGS)
 
 test: $(STAMP)

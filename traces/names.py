@@ -13,12 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 import msgspec
 import polars as pl
-from polars.exceptions import ComputeError
 
 from overlap.errors import ConfigError
 from overlap.traces.codes import Ints, coded
@@ -30,6 +29,8 @@ PHASES = (
     *("norm", "mlp", "embedding", "collective", "copy", OTHER),
 )
 TEXTS = ("path", "name", "kind")
+# So few texts are matched one by one, and remembered; polars compiles every regex anew for every column.
+_FEW = 2000
 
 
 class PhaseRule(msgspec.Struct, forbid_unknown_fields=True):
@@ -91,11 +92,10 @@ def parsed_rules(text: str, where: str) -> NameRules:
 
 
 def _groups(pattern: str, where: str) -> int:
-    """Number of groups of a regex, which both engines have to take."""
+    """Number of groups of a regex; that polars takes it as well, a test makes sure."""
     try:
-        pl.Series([""]).str.contains(pattern)
         return re.compile(pattern).groups
-    except (ComputeError, re.error) as error:
+    except re.error as error:
         raise ConfigError(f"{where} has a broken regex: {pattern}", str(error)) from error
 
 
@@ -143,8 +143,16 @@ def phases_of(texts: pl.Series, rules: NameRules) -> pl.Series:
     return squeezed.join(phases, on="text", how="left", maintain_order="left")["phase"]
 
 
+@lru_cache(maxsize=1 << 14)
+def _phase_of(text: str, rules: tuple[tuple[str, str], ...]) -> str:
+    """The same for one text."""
+    return next((phase for phase, pattern in rules if re.search(pattern, text)), OTHER)
+
+
 def _first_match(texts: pl.Series, rules: Sequence[tuple[str, str]]) -> list[str]:
     """Phase of the first rule whose regex is found; each rule sees only what those before it left over."""
+    if len(texts) < _FEW:
+        return [_phase_of(text, tuple(rules)) for text in texts]
     found = [OTHER] * len(texts)
     left = pl.DataFrame({"text": texts, "row": range(len(texts))})
     for phase, pattern in rules:

@@ -100,19 +100,21 @@ class Decoding:
         self._args = msgspec.json.Decoder(args_type)
 
     def block(self, text: bytes) -> Batch | None:
-        """All rows of a text, None if it cannot be read as a whole."""
-        for source in (lambda: text, lambda: cleaned(text)):
-            rows = source().rstrip(BETWEEN)
-            try:
-                return Batch(self._strict.decode(b"[" + rows + b"]"), again=lambda kept=rows: self.loose(kept))  # type: ignore[misc]
-            except msgspec.ValidationError:
-                return self.loose(rows)
-            except _BROKEN:
-                continue
-        return None
+        """All rows of `[`, rows, `]`; None if that cannot be read as a whole."""
+        try:
+            return Batch(self._strict.decode(text), again=lambda: self.loose(text[1:-1]))
+        except msgspec.ValidationError:
+            return self.loose(text[1:-1])
+        except _BROKEN:
+            pass
+        clean = cleaned(text)
+        try:
+            return Batch(self._strict.decode(clean), again=lambda: self.loose(clean[1:-1]))
+        except _BROKEN:
+            return self.loose(clean[1:-1])
 
     def loose(self, text: bytes) -> Batch | None:
-        """The same with exact times and any types."""
+        """All rows of a text without brackets, with exact times and any types; None as above."""
         for source in (lambda: text, lambda: cleaned(text)):
             try:
                 found = self._loose.decode(b"[" + source().rstrip(BETWEEN) + b"]")
@@ -143,14 +145,14 @@ class PlainDecoding(Decoding):
         self._plain = msgspec.json.Decoder(list[dict[str, Any]])
 
     def loose(self, text: bytes) -> Batch | None:
-        """The same as `block`."""
-        return self.block(text)
+        """The same for a text without brackets."""
+        return self.block(b"[" + text.rstrip(BETWEEN) + b"]")
 
     def block(self, text: bytes) -> Batch | None:
-        """All rows of a text, None if it cannot be read as a whole."""
+        """All rows of `[`, rows, `]`; None if that cannot be read as a whole."""
         for source in (lambda: text, lambda: cleaned(text)):
             try:
-                return Batch(self._plain.decode(b"[" + source().rstrip(BETWEEN) + b"]"), exact=True)
+                return Batch(self._plain.decode(source()), exact=True)
             except _BROKEN:
                 continue
         return None

@@ -23,7 +23,7 @@ from overlap.traces.readers.rows import RowReader, last_place
 from overlap.traces.readers.stream import Stream
 
 # Below this a second process costs more than it saves.
-PART_BYTES = 48 << 20
+PART_BYTES = 8 << 20
 MOST_PARTS = 8
 _LOOK_BYTES = 1 << 16
 

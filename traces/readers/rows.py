@@ -31,6 +31,7 @@ _BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
 _END = re.compile(rb"\}\s*\]")
 _MOST_PIECES = 8
 _HEAD_BYTES = 64 << 20
+_LONGEST_ROW_BYTES = 256 << 20
 
 
 class RowReader:
@@ -60,24 +61,31 @@ class RowReader:
             TraceError: there is no array of rows in the file.
         """
         blocks = self.stream.blocks()
-        rest = b"" if self.inside else self._find_rows(blocks)
+        # Text of rows that are not complete yet; joined once, since a row may be many blocks long.
+        pending = [] if self.inside else [self._find_rows(blocks)]
         for block in blocks:
             cut = last_place(block)
             if cut < 0:
-                rest += block  # a row that is longer than a block
-                cut = last_place(rest)
-                if cut < 0:
-                    continue
-                rest, block = b"", rest
-            yield from self._decode((rest + block[:cut]).lstrip(BETWEEN))
+                pending.append(block)
+                self._check_length(pending)
+                continue
+            start = block.lstrip(BETWEEN) if not pending else block
+            cut -= len(block) - len(start)
+            yield from self._decode(b"".join((b"[", *pending, memoryview(start)[:cut], b"]")))
             if self.closed:
-                self.tail += block[cut:]
+                self.tail += start[cut:]
                 break
-            rest = block[cut:]
+            pending = [start[cut:].lstrip(BETWEEN)]
         else:
-            yield from self._decode(rest.lstrip(BETWEEN), last=True)
+            yield from self._decode(b"".join((b"[", b"".join(pending).strip(BETWEEN), b"]")), last=True)
         for block in blocks:
-            self.tail += block
+            self.tail += block[: max(0, _HEAD_BYTES - len(self.tail))]
+
+    def _check_length(self, pending: list[bytes]) -> None:
+        size = sum(map(len, pending))
+        if size > _LONGEST_ROW_BYTES:
+            name = self.stream.path.name
+            raise TraceError(f"{name} holds {size:,} bytes in which no row ends", "is it a trace of a profiler?")
 
     def _find_rows(self, blocks: Iterator[bytes]) -> bytes:
         """Put what is before the rows into the head; the text from the first row on."""
@@ -96,20 +104,21 @@ class RowReader:
         )
 
     def _decode(self, text: bytes, last: bool = False) -> Iterator[Batch]:
+        """Batches of `[`, rows, `]`; where the file goes on behind the last of these rows, only `last` knows."""
         batch = self.decoding.block(text)
         if batch is None and last:
-            batch = self._last_block(text)
+            batch = self._last_block(text[1:-1])
         if batch is not None:
             if batch.rows:
                 yield batch
             return
-        yield from self._one_by_one(text, last)
+        yield from self._one_by_one(text[1:-1], last)
 
     def _last_block(self, text: bytes) -> Batch | None:
         """The rows before the closing bracket, if it is one of the last few."""
         ends = [found.start() + 1 for found in _END.finditer(text, max(0, len(text) - (1 << 16)))]
         for end in reversed(ends[-4:]):
-            batch = self.decoding.block(text[:end])
+            batch = self.decoding.block(b"[" + text[:end] + b"]")
             if batch is not None:
                 self._close(text[end:])
                 return batch
