@@ -31,7 +31,8 @@ MODULE = "nn.Module: "
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_scaled_mm"}
 
 _SKIP, _DEVICE, _HOST, _RUNTIME, _PYTHON, _NAMES = range(6)
-_CAT, _PH = attrgetter("cat"), attrgetter("ph")
+_CAT, _PH, _NODE = attrgetter("cat"), attrgetter("ph"), attrgetter("args.node", "args.recipe")
+_NOWHERE = (None, None, None)
 # How columns are taken from rows: attributes that are numbers, and those that together become a code. What tells rows
 # apart for the tables is one code, for it repeats: a million rows have a few hundred of them.
 _NUMBERS = {"correlation": "args.correlation"}
@@ -143,11 +144,14 @@ class Gathered:
         external = integers(rows, "args.external")
         if not (external >= 0).any():
             external = integers(rows, "args.external_old")
-        return {
-            "external": external,
-            **{name: integers(rows, attribute) for name, attribute in numbers.items()},
-            **{name: coded(rows, self.codes[name], *attributes) for name, attributes in texts.items()},
-        }
+        found = {"external": external, **{name: integers(rows, attribute) for name, attribute in numbers.items()}}
+        for name, attributes in texts.items():
+            if name == "node" and set(map(_NODE, rows)) == {_NOWHERE[:2]}:
+                # Graph nodes are the Gaudi's; other traces need not pay for them.
+                found[name] = np.full(len(rows), self.codes[name][_NOWHERE])
+            else:
+                found[name] = coded(rows, self.codes[name], *attributes)
+        return found
 
     def _other(self, row: Row, kind: int, device: list[Row], host: list[Row]) -> None:
         """A row whose category alone does not say where it belongs."""
