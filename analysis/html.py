@@ -106,7 +106,7 @@ def _cell(column: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float) and column.endswith("_ns"):
-        return f'<span title="{value:,} ns">{escape(time_text(value))}</span>'
+        return f'<span title="{value:,} ns">{escape(time_text(round(value)))}</span>'
     if isinstance(value, float):
         fraction = column == "of_window" or column.endswith(("share", "fraction"))
         return escape(share_text(value)) if fraction else f"{value:,.4g}"

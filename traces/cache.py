@@ -143,7 +143,7 @@ class Cache:
     def _stamp_file(self, path: Path) -> Path:
         found = self._hash()
         found.update(os.fsencode(path.resolve()))
-        return Path("stamps") / found.hexdigest()
+        return Path("stamps") / str(found.hexdigest())
 
     def _stamp(self, path: Path, key: str) -> str:
         about = path.stat()

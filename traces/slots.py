@@ -36,8 +36,8 @@ def place(events: pl.DataFrame) -> tuple[pl.DataFrame, dict[LaneKey, str]]:
         tid = counts[device, engine] = counts.get((device, engine), 0) + 1
         names[device, engine, tid] = f"{lane} #{slot + 1}" if slot else lane
         rows.append((device, engine, lane, slot, tid))
-    schema = {**{name: placed.schema[name] for name in (*_LANE, "slot")}, "tid": pl.Int64}
-    tids = pl.DataFrame(rows, schema=schema, orient="row")
+    tids = pl.DataFrame(rows, schema=[*_LANE, "slot", "tid"], orient="row")
+    tids = tids.cast({name: placed.schema[name] for name in (*_LANE, "slot")})
     return placed.join(tids, on=[*_LANE, "slot"], how="left", maintain_order="left").drop("slot"), names
 
 

@@ -51,10 +51,8 @@ def write_tensorboard(
     processes = {**{device: f"{info.device} {engine}" for engine, device in devices.items()}, HOST_PID: "host"}
     step_row = {"ph": "X", "name": f"ProfilerStep#{step}", "cat": "user_annotation", "pid": HOST_PID, "tid": HOST_PID}
     span = {"ts": micros_text(0), "dur": micros_text(end - origin), "args": {}}
-    rows = [
-        [*name_rows(processes, {**lanes, **host}), text_of({**step_row, **span})],
-        *_op_rows(placed, devices, origin),
-    ]
+    head = [*name_rows(processes, {**lanes, **host}), text_of({**step_row, **span})]
+    rows: list[pl.Series | list[str]] = [head, *_op_rows(placed, devices, origin)]
     path = folder / f"{worker}.{time_ns}.pt.trace.json.gz"
     return write_trace(path, {**header(info, origin), "deviceProperties": _properties(devices, info)}, rows)
 

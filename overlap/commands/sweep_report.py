@@ -11,7 +11,8 @@ import polars as pl
 from overlap.analysis.partition import partition
 from overlap.analysis.report import ReportData
 from overlap.analysis.words import order_in_words, split_in_words
-from overlap.commands.tables import SHARES, milliseconds
+from overlap.commands.look import SHARES
+from overlap.commands.tables import milliseconds
 from overlap.search.candidate import BASELINE
 from overlap.search.decide import FINAL
 from overlap.search.sweep import RACE, SweepResult, Variant

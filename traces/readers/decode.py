@@ -115,9 +115,9 @@ class Decoding:
 
     def loose(self, text: bytes) -> Batch | None:
         """All rows of a text without brackets, with exact times and any types; None as above."""
-        for source in (lambda: text, lambda: cleaned(text)):
+        for clean in (_as_it_is, cleaned):
             try:
-                found = self._loose.decode(b"[" + source().rstrip(BETWEEN) + b"]")
+                found = self._loose.decode(b"[" + clean(text).rstrip(BETWEEN) + b"]")
             except _BROKEN:
                 continue
             return Batch([self._tightened(row) for row in found], exact=True)
@@ -129,12 +129,11 @@ class Decoding:
             args = self._args.decode(row.args)
         except _BROKEN:
             args = self.no_args
-        texts = [
-            "" if one is None else one if isinstance(one, str) else str(one) for one in (row.ph, row.cat, row.name)
-        ]
+        ph, cat, name = ("" if one is None else str(one) for one in (row.ph, row.cat, row.name))
         pid, tid = (one if one is None or isinstance(one, int | str) else str(one) for one in (row.pid, row.tid))
-        times: Any = [micros_to_ns(bytes(one)) for one in (row.ts, row.dur)]
-        return self.row_type(*texts, pid, tid, *times, args)
+        start, length = (micros_to_ns(bytes(one)) for one in (row.ts, row.dur))
+        times: Any = {"ts": start, "dur": length}
+        return self.row_type(ph=ph, cat=cat, name=name, pid=pid, tid=tid, args=args, **times)
 
 
 class PlainDecoding(Decoding):
@@ -150,12 +149,16 @@ class PlainDecoding(Decoding):
 
     def block(self, text: bytes) -> Batch | None:
         """All rows of `[`, rows, `]`; None if that cannot be read as a whole."""
-        for source in (lambda: text, lambda: cleaned(text)):
+        for clean in (_as_it_is, cleaned):
             try:
-                return Batch(self._plain.decode(source()), exact=True)
+                return Batch(self._plain.decode(clean(text)), exact=True)
             except _BROKEN:
                 continue
         return None
+
+
+def _as_it_is(text: bytes) -> bytes:
+    return text
 
 
 def cleaned(text: bytes) -> bytes:

@@ -127,16 +127,16 @@ class Gathered:
         self.rows += other.rows
         self.tally.add(other.tally)
         self.halves += other.halves
-        for mine, its in ((self.threads, other.threads), (self.processes, other.processes)):
-            mine.update(its)  # type: ignore[arg-type]
+        self.threads.update(other.threads)
+        self.processes.update(other.processes)
         self.products.update(other.products)
-        for mine_, its_ in ((self.device, other.device), (self.host, other.host)):
-            columns = its_.done()
+        for mine, its in ((self.device, other.device), (self.host, other.host)):
+            columns = its.done()
             for name, codes in other.codes.items():
                 if name in columns:
                     table = np.fromiter((self.codes[name][key] for key in codes), np.int64, len(codes))
                     columns[name] = table[columns[name]]
-            mine_.add(its_.rows, columns)
+            mine.add(its.rows, columns)
 
     def _taken(self, rows: list[Row], columns: Columns) -> dict[str, Ints]:
         device = columns is self.device

@@ -118,14 +118,18 @@ def _modules(host: pl.DataFrame) -> pl.DataFrame:
 
 def _with_work(events: pl.DataFrame, products: Mapping[int, tuple[bytes, bytes]]) -> pl.DataFrame:
     """Flops and bytes of a product go to the longest of the matrix kernels that it launched."""
-    known = [(external, *work) for external, texts in products.items() if (work := product_work(*texts)) is not None]
+    known = [
+        (external, *work)
+        for external, texts in products.items()
+        if external >= 0 and (work := product_work(*texts)) is not None
+    ]
     if not known:
         return events
     schema = {"external": pl.Int64, "flops": pl.Int64, "work_bytes": pl.Int64}
-    work = pl.DataFrame(known, schema=schema, orient="row")
+    table = pl.DataFrame(known, schema=schema, orient="row")
     rows = events.with_row_index("row").filter(pl.col("engine") == "MME")
     longest = rows.sort(pl.col("end_ns") - pl.col("start_ns"), descending=True).unique("external", keep="first")
-    given = longest.join(work, on="external").select("row", "flops", "work_bytes")
+    given = longest.join(table, on="external").select("row", "flops", "work_bytes")
     joined = events.with_row_index("row").join(given, on="row", how="left", maintain_order="left")
     return joined.with_columns(bytes=pl.coalesce("work_bytes", "bytes")).drop("row", "work_bytes")
 

@@ -30,7 +30,7 @@ NO_ARGS = OwnArgs()
 class OwnRow(Row, gc=False):
     """A row with the columns of the event table as args."""
 
-    args: OwnArgs | None = NO_ARGS  # type: ignore[assignment, valid-type]
+    args: OwnArgs | None = NO_ARGS  # type: ignore[valid-type]
 
 
 def read_own(stream: Stream, tally: Tally) -> Trace:
