@@ -19,7 +19,7 @@ from overlap.traces.readers.kineto import read_kineto
 from overlap.traces.readers.stream import Stream
 from overlap.traces.schema import EVENTS, HOST
 from overlap.traces.trace import Tally, Trace
-from tests.kineto_files import ADD, BASE_NS, cuda_rows, document, host, hpu_rows, kernel, saved
+from tests.kineto_files import ADD, BASE_NS, FLASH, cuda_rows, document, host, hpu_rows, kernel, saved
 
 WHOLE = {"MME": 10249, "TPC": 19749, "FUSED": 8000, "DMA": 5001, "NIC": 15000, "MME+TPC": 20251, "idle": 11750}
 
@@ -292,3 +292,14 @@ def test_blocks_of_any_size_give_the_same(tmp_path: Path) -> None:
     for size in (7, 64, 300, 1000):
         found = read_kineto(Stream(path, size), engine_rules(), Tally())
         assert found.events.drop("layer", "phase").equals(whole.events.drop("layer", "phase")), size
+
+
+def test_streams_with_large_numbers_are_no_lanes_of_a_gaudi(tmp_path: Path) -> None:
+    found = read(tmp_path, document([kernel(ADD, 0, 5, stream=6001), kernel(FLASH, 9, 5, stream=7002)]))
+    assert found.events.select("engine", "lane").rows() == [("TPC", "stream 6001"), ("FUSED", "stream 7002")]
+
+
+@pytest.mark.parametrize("device", [2**40, -5, "zero", None])
+def test_devices_that_cannot_be_are_those_of_their_process(tmp_path: Path, device: Any) -> None:
+    found = read(tmp_path, document([{**kernel(ADD, 0, 5, device=device), "pid": 3}]))
+    assert found.events["device"].to_list() == [3]

@@ -101,7 +101,7 @@ def _events(found: Gathered, rules: EngineRules, tally: Tally) -> pl.DataFrame:
     frame = pl.DataFrame(columns).hstack(_described(found, rules)[work]).hstack(_nodes(found)[node])
     tally.drop("start-only mark", int(frame["mark"].sum()))
     frame = frame.filter(~pl.col("mark")).with_columns(
-        device=pl.when(pl.col("device") < 0).then("lane_device").otherwise("device"),
+        device=pl.when(pl.col("device").is_between(0, 65535)).then("device").otherwise("lane_device"),
         name=pl.when(pl.col("node") != "").then("node").otherwise("name"),
     )
     if frame["on_hpu"].any():
@@ -118,13 +118,20 @@ def _nodes(found: Gathered) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"node": pl.String, "recipe": pl.String}, orient="row")
 
 
+def _of_gaudi(found: Gathered) -> bool:
+    """Whether anything in the trace is what only a Gaudi's has; thread numbers alone could be a GPU's streams."""
+    nodes = any(node or recipe is not None for node, recipe, _ in found.codes["node"])
+    return nodes or any("HPU" in name for name in found.processes.values())
+
+
 def _described(found: Gathered, rules: EngineRules) -> pl.DataFrame:
     """`engine, lane, name, kind, lane_device, on_hpu, mark` of every combination that device rows have."""
     engines: dict[str, tuple[str, str]] = {}
+    gaudi = _of_gaudi(found)
     rows = []
     for name, cat, pid, tid, seen in found.codes["work"]:
         process, thread = found.processes.get(pid, ""), found.threads.get((pid, tid), "").strip()
-        on_hpu = seen is not None or cat.lower() == "hpu_op" or "HPU" in process or hpu.is_lane(pid, tid)
+        on_hpu = seen is not None or cat.lower() == "hpu_op" or "HPU" in process or (gaudi and hpu.is_lane(pid, tid))
         if on_hpu:
             engine, kind = hpu.lane_engine(str(seen or ""), thread, tid, name), name
             lane = hpu.lane_text(thread, tid)
