@@ -103,7 +103,8 @@ def clipped(events: pl.DataFrame, window: Window) -> pl.DataFrame:
 
 
 def _device(trace: Trace, index: int, look: Look, sound: Sequence[Check] | None) -> DeviceAnalysis:
-    mine = trace.events.filter(pl.col("device") == index)
+    # Of a single device, the table itself: a filter would copy it.
+    mine = trace.events if sound is not None else trace.events.filter(pl.col("device") == index)
     window, steps = window_for(trace, mine, look)
     events = clipped(mine, window)
     unions = engine_unions(events, window)

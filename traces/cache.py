@@ -59,9 +59,16 @@ class Cache:
         key = None
         try:
             key = self._stamped(path)
-            if key is None and (self.root / "glances" / self._glance(path)).exists():
-                key = self._key(path)
-            return self._load(self.root / key) if key else None
+            if key is not None:
+                return self._load(self.root / key)
+            if not (self.root / "glances" / self._glance(path)).exists():
+                return None
+            key = self._key(path)
+            if not (self.root / key).exists():
+                return None
+            found = self._load(self.root / key)
+            self._stamp(path, key)
+            return found
         except (OSError, ValueError, TypeError, KeyError, AttributeError, pl.exceptions.PolarsError):
             # Whatever is wrong with an entry, the file itself is still there to be read, and to be kept anew.
             if key is not None:
@@ -88,9 +95,9 @@ class Cache:
             self.root.mkdir(parents=True, exist_ok=True)
             if not (self.root / key).exists():
                 self._write(key, trace)
-            for place, content in ((Path("glances") / glance, ""), (self._stamp_file(path), self._stamp(path, key))):
-                (self.root / place).parent.mkdir(exist_ok=True)
-                (self.root / place).write_text(content, encoding="utf-8")
+            (self.root / "glances").mkdir(exist_ok=True)
+            (self.root / "glances" / glance).touch()
+            self._stamp(path, key)
             self._prune(keep=key)
         except (OSError, pl.exceptions.PolarsError):
             return  # the next run will read the file again, which is all that is lost
@@ -143,14 +150,18 @@ class Cache:
     def _stamp_file(self, path: Path) -> Path:
         found = self._hash()
         found.update(os.fsencode(path.resolve()))
-        return Path("stamps") / str(found.hexdigest())
+        return self.root / "stamps" / str(found.hexdigest())
 
-    def _stamp(self, path: Path, key: str) -> str:
+    def _stamp(self, path: Path, key: str) -> None:
+        """Remember that `path`, as it is now, holds the content of `key`."""
         about = path.stat()
-        return json.dumps([about.st_size, about.st_mtime_ns, about.st_ino, time.time_ns(), key])
+        file = self._stamp_file(path)
+        file.parent.mkdir(exist_ok=True)
+        stamp = [about.st_size, about.st_mtime_ns, about.st_ino, time.time_ns(), key]
+        file.write_text(json.dumps(stamp), encoding="utf-8")
 
     def _stamped(self, path: Path) -> str | None:
-        file = self.root / self._stamp_file(path)
+        file = self._stamp_file(path)
         if not file.exists():
             return None
         size, changed, inode, taken, key = json.loads(file.read_text(encoding="utf-8"))
