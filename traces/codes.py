@@ -18,15 +18,15 @@ def coded(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[Ints, pl.DataFra
     """
     codes = np.zeros(frame.height, dtype=np.int64)
     for name in columns:
-        text = _dense(frame[name].cast(pl.Categorical).to_physical().to_numpy().astype(np.int64))
-        codes = _dense(codes * (int(text.max(initial=0)) + 1) + text)
+        text = dense(frame[name].cast(pl.Categorical).to_physical().to_numpy().astype(np.int64))
+        codes = dense(codes * (int(text.max(initial=0)) + 1) + text)
     first = np.zeros(int(codes.max(initial=-1)) + 1, dtype=np.int64)
     # Of equal places the last assignment stays, so going backwards leaves the first row of each number.
     first[codes[::-1]] = np.arange(frame.height - 1, -1, -1)
     return codes, frame.select(columns)[first]
 
 
-def _dense(codes: Ints) -> Ints:
+def dense(codes: Ints) -> Ints:
     """The same numbers without holes."""
     top = int(codes.max(initial=0))
     if top > 4 * len(codes) + 65536:

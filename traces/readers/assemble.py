@@ -14,6 +14,7 @@ import polars as pl
 from overlap.traces.engines import EngineRules
 from overlap.traces.kernels import short_kernel
 from overlap.traces.readers import hpu
+from overlap.traces.readers.columns import Codes
 from overlap.traces.readers.launches import launch_ids
 from overlap.traces.readers.links import with_links
 from overlap.traces.schema import EVENTS, HOST, empty, filled
@@ -99,23 +100,25 @@ def _events(found: Gathered, rules: EngineRules, tally: Tally) -> pl.DataFrame:
     columns = found.device.done()
     work, node = (pl.Series(columns.pop(name), dtype=pl.UInt32) for name in ("work", "node"))
     frame = pl.DataFrame(columns).hstack(_described(found, rules)[work]).hstack(_nodes(found)[node])
-    tally.drop("start-only mark", int(frame["mark"].sum()))
-    frame = frame.filter(~pl.col("mark")).with_columns(
+    if marks := int(frame["mark"].sum()):
+        tally.drop("start-only mark", marks)
+        frame = frame.filter(~pl.col("mark"))
+    frame = frame.with_columns(
         device=pl.when(pl.col("device").is_between(0, 65535)).then("device").otherwise("lane_device"),
         name=pl.when(pl.col("node") != "").then("node").otherwise("name"),
     )
     if frame["on_hpu"].any():
-        return frame.with_columns(op_id=launch_ids(frame, ["recipe", "name", "kind"]))
+        return frame.with_columns(op_id=launch_ids(frame, ["node_id", "kind_id"]))
     return frame.with_columns(op_id=pl.int_range(pl.len(), dtype=pl.Int64))
 
 
 def _nodes(found: Gathered) -> pl.DataFrame:
-    """`node, recipe` of every code: the graph node as text, and what tells recipes apart (their ids repeat)."""
-    rows = [
-        (str(node) if node else "", "" if recipe is None else f"{recipe} {name or ''}")
-        for node, recipe, name in found.codes["node"]
-    ]
-    return pl.DataFrame(rows, schema={"node": pl.String, "recipe": pl.String}, orient="row")
+    """`node, node_id` of every code: the graph node as text, and a number that tells equal nodes of two recipes apart.
+
+    Ids of recipes repeat over a long run, so the recipe's name counts as well.
+    """
+    texts = [str(node) if node else "" for node, *_ in found.codes["node"]]
+    return pl.DataFrame({"node": texts, "node_id": range(len(texts))}, schema={"node": pl.String, "node_id": pl.Int64})
 
 
 def _of_gaudi(found: Gathered) -> bool:
@@ -125,9 +128,10 @@ def _of_gaudi(found: Gathered) -> bool:
 
 
 def _described(found: Gathered, rules: EngineRules) -> pl.DataFrame:
-    """`engine, lane, name, kind, lane_device, on_hpu, mark` of every combination that device rows have."""
+    """`engine, lane, name, kind, kind_id, lane_device, on_hpu, mark` of every combination that device rows have."""
     engines: dict[str, tuple[str, str]] = {}
     gaudi = _of_gaudi(found)
+    kinds = Codes()
     rows = []
     for name, cat, pid, tid, seen in found.codes["work"]:
         process, thread = found.processes.get(pid, ""), found.threads.get((pid, tid), "").strip()
@@ -143,8 +147,11 @@ def _described(found: Gathered, rules: EngineRules) -> pl.DataFrame:
             lane = thread or (tid if isinstance(tid, str) else f"stream {tid}")
         index = _HPU_PROCESS.search(process)
         device = int(index.group(1)) if index else pid if isinstance(pid, int) and 0 <= pid < 1 << 16 else 0
-        rows.append((engine, lane, name, kind, device, on_hpu, seen is not None and hpu.start_only(str(seen))))
+        mark = seen is not None and hpu.start_only(str(seen))
+        rows.append((engine, lane, name, kind, kinds[kind], device, on_hpu, mark))
     texts = dict.fromkeys(("engine", "lane", "name", "kind"), pl.String)
     return pl.DataFrame(
-        rows, schema={**texts, "lane_device": pl.Int64, "on_hpu": pl.Boolean, "mark": pl.Boolean}, orient="row"
+        rows,
+        schema={**texts, "kind_id": pl.Int64, "lane_device": pl.Int64, "on_hpu": pl.Boolean, "mark": pl.Boolean},
+        orient="row",
     )

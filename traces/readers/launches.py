@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from overlap.traces.codes import dense
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -37,8 +39,8 @@ def launch_ids(frame: pl.DataFrame, key_columns: Sequence[str]) -> pl.Series:
     first = np.r_[True, key[order][1:] != key[order][:-1]]
     # The first row of a key waits for nothing: no time passes between its start and its start.
     free_from = _latest_end_before(ends[order], first, key[order], starts[order])
-    # Numbers of moments instead of ns: a pair (group, moment) then fits one integer.
-    moments = np.unique(np.concatenate((starts, free_from)))
+    # Places among all moments instead of ns: a pair (group, moment) then fits one integer.
+    moments = np.sort(np.concatenate((starts, free_from)))
     since, until = np.searchsorted(moments, free_from), np.searchsorted(moments, starts[order])
     others = _began(stage[order], since, until) - _began(key[order], since, until)
     launch = np.empty(len(key), np.int64)
@@ -47,9 +49,13 @@ def launch_ids(frame: pl.DataFrame, key_columns: Sequence[str]) -> pl.Series:
 
 
 def _numbered(frame: pl.DataFrame, columns: Sequence[str]) -> Ints:
-    """A number per combination of `columns`, in order of first use; null is a value like any other."""
-    ranked = frame.select(columns).with_row_index("_row").with_columns(_first=pl.col("_row").min().over(columns))
-    numbers: Ints = ranked["_first"].cast(pl.Int64).to_numpy()
+    """A number without holes per combination of `columns`; null is a value like any other."""
+    numbers = np.zeros(frame.height, np.int64)
+    for name in columns:
+        column = frame[name].cast(pl.Categorical).to_physical() if frame[name].dtype == pl.String else frame[name]
+        values = column.cast(pl.Int64).fill_null(-1).to_numpy()
+        values = dense(values - values.min())
+        numbers = dense(numbers * (int(values.max()) + 1) + values)
     return numbers
 
 
@@ -72,7 +78,9 @@ def _began(group: Ints, since: Ints, until: Ints) -> Ints:
 def _by_time(launch: Ints, starts: Ints) -> Ints:
     """The same launches, numbered in order of their first rows."""
     order = np.argsort(starts, kind="stable")
-    found, position = np.unique(launch[order], return_index=True)
-    number = np.empty(len(found), np.int64)
-    number[np.argsort(position)] = np.arange(len(found))
+    first = np.zeros(int(launch.max()) + 1, np.int64)
+    # Of equal places the last assignment stays, so going backwards leaves the first row of each launch.
+    first[launch[order][::-1]] = np.arange(len(launch) - 1, -1, -1)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
     return number[launch]
