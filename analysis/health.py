@@ -132,15 +132,17 @@ def overruns(events: pl.DataFrame) -> Check:
 
 def durations(events: pl.DataFrame) -> Check:
     """Rows longer than an hour, or longer than the time in which everything else happened."""
-    spent = (pl.col("end_ns") - pl.col("start_ns")).alias("ns")
-    longest = events.select(spent.arg_max()).item()
+    starts, ends = column(events, "start_ns"), column(events, "end_ns")
+    spent = ends - starts
+    longest = int(spent.argmax())
     row = events.row(longest, named=True)
-    ns = row["end_ns"] - row["start_ns"]
-    hours = events.select((spent > HOUR_NS).sum()).item()
-    others = events.with_row_index("row").filter(pl.col("row") != longest, spent > 0)
-    low, high = others.select(pl.col("start_ns").min(), pl.col("end_ns").max()).row(0)
+    ns = int(spent[longest])
+    hours = int((spent > HOUR_NS).sum())
+    others = spent > 0
+    others[longest] = False
+    low, high = (int(starts[others].min()), int(ends[others].max())) if others.any() else (0, 0)
     # At most one row can be longer than the span of all others.
-    beyond = others.height > 0 and ns > max(high - low, ABSURD_FLOOR_NS)
+    beyond = bool(others.any()) and ns > max(high - low, ABSURD_FLOOR_NS)
     count = max(hours, int(beyond))
     if not count:
         return Check("durations", True, f"the longest row lasts {time_text(ns)} (`{row['name']}`)")

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from overlap.traces.engines import EngineRules
 from overlap.traces.kernels import short_kernel
 from overlap.traces.readers import hpu
-from overlap.traces.readers.columns import Codes
+from overlap.traces.readers.columns import Codes, Ints
 from overlap.traces.readers.launches import launch_ids
 from overlap.traces.readers.links import with_links
 from overlap.traces.schema import EVENTS, HOST, empty, filled
@@ -33,7 +34,7 @@ def assemble(found: Gathered, envelope: dict[str, Any], source: str, rules: Engi
     events = _events(found, rules, tally)
     if not events.is_empty():
         events = with_links(events, host, found.products)
-        events = filled(events.sort("start_ns", "end_ns", maintain_order=True))
+        events = filled(events)
     other = envelope.get("otherData")
     synthetic = "SYNTHETIC" in envelope
     stated = other.get("evidence") if isinstance(other, dict) else None
@@ -97,7 +98,7 @@ def _events(found: Gathered, rules: EngineRules, tally: Tally) -> pl.DataFrame:
     """Device rows with everything but their links to the host; columns that no table has are for those."""
     if not found.device.rows:
         return empty(EVENTS)
-    columns = found.device.done()
+    columns = _in_order_of_start(found.device.done())
     work, node = (pl.Series(columns.pop(name), dtype=pl.UInt32) for name in ("work", "node"))
     frame = pl.DataFrame(columns).hstack(_described(found, rules)[work]).hstack(_nodes(found)[node])
     if marks := int(frame["mark"].sum()):
@@ -110,6 +111,14 @@ def _events(found: Gathered, rules: EngineRules, tally: Tally) -> pl.DataFrame:
     if frame["on_hpu"].any():
         return frame.with_columns(op_id=launch_ids(frame, ["node_id", "kind_id"]))
     return frame.with_columns(op_id=pl.int_range(pl.len(), dtype=pl.Int64))
+
+
+def _in_order_of_start(columns: dict[str, Ints]) -> dict[str, Ints]:
+    """Sorted while rows are still narrow."""
+    order = np.lexsort((columns["end_ns"], columns["start_ns"]))
+    for name in columns:
+        columns[name] = columns[name][order]
+    return columns
 
 
 def _nodes(found: Gathered) -> pl.DataFrame:

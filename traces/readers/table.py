@@ -8,7 +8,8 @@ text into whole µs and ps of the rest.
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+import warnings
+from decimal import Decimal
 
 import polars as pl
 
@@ -19,6 +20,8 @@ from overlap.traces.trace import Tally
 # What the tools write where they know nothing.
 MISSING = ("", "nan", "[]", "[error]", "n/a", "none", "null", "-nan", "[[]]")
 CUT_ROW = "row that the file breaks off in"
+# Missing cells that a table may have; each takes memory like any other.
+_MOST_MISSING = 10_000_000
 _DECIMAL = r"^\s*([+-]?)(\d{1,16})(?:\.(\d*))?\s*$"
 
 
@@ -34,6 +37,7 @@ def read_text_csv(data: bytes, source: str, tally: Tally) -> pl.DataFrame:
         TraceError: where there is no table.
     """
     whole = _without_cut_row(data, tally)
+    _refuse_blank(whole, source)
     try:
         frame = _parsed(whole, '"')
     except pl.exceptions.NoDataError as error:
@@ -45,6 +49,9 @@ def read_text_csv(data: bytes, source: str, tally: Tally) -> pl.DataFrame:
         except pl.exceptions.PolarsError as error:
             reason = str(error).splitlines()[0]
             raise TraceError(f"{source} is no CSV table: {reason}", "check that it was copied whole") from error
+    hidden = whole.removesuffix(b"\n").count(b"\n") - frame.height
+    if hidden > 0:
+        tally.warn(f"{hidden:,} line ends are inside quotes: rows are hidden there if one of those is stray")
     names: dict[str, str] = {}
     for name in frame.columns:
         names.setdefault(plain(name), name)
@@ -52,14 +59,29 @@ def read_text_csv(data: bytes, source: str, tally: Tally) -> pl.DataFrame:
 
 
 def _parsed(data: bytes, quote: str | None) -> pl.DataFrame:
-    return pl.read_csv(
-        data,
-        infer_schema=False,
-        truncate_ragged_lines=True,
-        ignore_errors=True,
-        encoding="utf8-lossy",
-        quote_char=quote,
-    )
+    with warnings.catch_warnings():
+        # Polars reads in parts, and prints a line where a quote makes it guess the wrong beginning of one.
+        warnings.filterwarnings("ignore", message="CSV malformed")
+        return pl.read_csv(
+            data,
+            infer_schema=False,
+            truncate_ragged_lines=True,
+            ignore_errors=True,
+            encoding="utf8-lossy",
+            quote_char=quote,
+        )
+
+
+def _refuse_blank(data: bytes, source: str) -> None:
+    """Refuse a table of hardly any cells, which would take gigabytes once every line has all its columns.
+
+    Raises:
+        TraceError: most cells are missing, and there are many.
+    """
+    lines = data.count(b"\n")
+    columns = data.count(b",", 0, data.find(b"\n") + 1) + 1
+    if lines * columns > 2 * (data.count(b",") + lines) + _MOST_MISSING:
+        raise TraceError(f"{source} has {lines:,} lines, most of them without cells", "check that it was copied whole")
 
 
 def _without_cut_row(data: bytes, tally: Tally) -> bytes:
@@ -109,7 +131,7 @@ def _decimal_ps(text: str) -> int | None:
     try:
         value = Decimal(text.strip())
         return int(value.scaleb(6)) if abs(value) * 1000 < ABSURD_NS else None
-    except (InvalidOperation, ValueError, OverflowError):
+    except (ArithmeticError, ValueError):
         return None
 
 

@@ -6,7 +6,7 @@ than int64 ns can hold, is None.
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ def micros_to_ns(text: bytes | str) -> int | None:
     try:
         value = (Decimal(text.strip('" \t\r\n')) * 1000).to_integral_value(ROUND_HALF_UP)
         return int(value) if abs(value) < ABSURD_NS else None
-    except (InvalidOperation, ValueError, OverflowError):
+    except (ArithmeticError, ValueError):
         return None
 
 
@@ -36,6 +36,6 @@ def doubles_to_ns(micros: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 
 
 def double_loses_ns(micros: npt.NDArray[np.float64]) -> bool:
-    """Whether ns were lost already when these µs were read as doubles."""
-    far = np.abs(micros) >= 2.0**43
-    return bool(far.any()) and bool(np.any(micros[far] % 1.0))
+    """Whether ns were lost already when these µs were read as doubles, or are more than int64 holds."""
+    far = micros[np.abs(micros) >= 2.0**43]
+    return bool(far.size) and bool(np.any(far % 1.0) or np.abs(far).max() >= ABSURD_NS / 1000)
