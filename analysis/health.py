@@ -91,8 +91,12 @@ def _reading(about: About) -> Check:
     """What the reader could not take, and what it warned of."""
     lost = sum(about.dropped.values())
     reasons = [f"{reason}: {count:,}" for reason, count in about.dropped.items()]
-    problems = [*([f"left out {counted(lost, 'row')} ({', '.join(reasons)})"] if lost else []), *about.warnings]
-    return Check("reading", not problems, "; ".join(problems) or f"all of {counted(about.rows, 'row')} read", lost)
+    detail = (
+        f"left out {counted(lost, 'row')} ({', '.join(reasons)})"
+        if lost
+        else f"all of {counted(about.rows, 'row')} read"
+    )
+    return Check("reading", not lost, detail, lost)
 
 
 def lengths(events: pl.DataFrame) -> Check:

@@ -17,10 +17,11 @@ import plotly.io
 import polars as pl
 from plotly.offline import get_plotlyjs
 
-from overlap.analysis.numbers import share_text, time_text
+from overlap.analysis.numbers import elided, share_text, time_text
 from overlap.analysis.page import STYLE
 
 LONGEST_CELL = 60
+LONGEST_TITLE = 1000
 NOTHING = "–"
 
 
@@ -99,6 +100,13 @@ def table_html(frame: pl.DataFrame, titles: Mapping[str, str] | None = None, mos
     return scroll(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>") + more
 
 
+def sentence_table(first: str, second: str, rows: Sequence[tuple[str, str]]) -> str:
+    """A table of a word and a sentence per row; sentences are never cut."""
+    cells = "".join(f'<tr><td>{escape(word)}</td><td class="t">{marked(text)}</td></tr>' for word, text in rows)
+    head = f'<thead><tr><th>{escape(first)}</th><th class="t">{escape(second)}</th></tr></thead>'
+    return scroll(f"<table>{head}<tbody>{cells}</tbody></table>")
+
+
 def _cell(column: str, value: object) -> str:
     """One value as HTML, see the contract above."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
@@ -106,7 +114,8 @@ def _cell(column: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float) and column.endswith("_ns"):
-        return f'<span title="{value:,} ns">{escape(time_text(round(value)))}</span>'
+        sign = "+" if value > 0 and "delta" in column else ""
+        return f'<span title="{value:,} ns">{sign}{escape(time_text(round(value)))}</span>'
     if isinstance(value, float):
         fraction = column == "of_window" or column.endswith(("share", "fraction"))
         return escape(share_text(value)) if fraction else f"{value:,.4g}"
@@ -120,4 +129,6 @@ def _text(text: str) -> str:
     if len(text) <= LONGEST_CELL or text.endswith("."):
         return escape(text)
     half = LONGEST_CELL // 2
-    return f'<span title="{escape(text)}">{escape(text[:half])}…{escape(text[-half + 1 :])}</span>'
+    return (
+        f'<span title="{escape(elided(text, LONGEST_TITLE))}">{escape(text[:half])}…{escape(text[-half + 1 :])}</span>'
+    )

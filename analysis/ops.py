@@ -86,7 +86,12 @@ def _merged(events: pl.DataFrame) -> tuple[pl.DataFrame, Islands]:
     first = [pl.col("op_id", *_TRAITS).first(), pl.col("start_ns").min()]
     ops = keyed.group_by("key", maintain_order=True).agg(*first, pl.col("end_ns", "flops", "bytes").max()).select(rows)
     places = ops.select("key").with_row_index("place")
-    group = keyed.select("key").join(places, on="key", how="left", maintain_order="left")["place"].to_numpy().astype(np.int64)
+    group = (
+        keyed.select("key")
+        .join(places, on="key", how="left", maintain_order="left")["place"]
+        .to_numpy()
+        .astype(np.int64)
+    )
     starts, ends = column(keyed, "start_ns"), column(keyed, "end_ns")
     lasting = ends > starts
     return ops, islands(starts[lasting], ends[lasting], group[lasting])

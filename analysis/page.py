@@ -27,9 +27,10 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 table.text td, th.t, td.t { text-align: left; }
-th { font-weight: 600; white-space: nowrap; }
+th { font-weight: 600; vertical-align: bottom; }
 td.n { white-space: nowrap; }
 td.t { overflow-wrap: break-word; min-width: 60px; }
+td.t:first-child { overflow-wrap: anywhere; min-width: 150px; }
 summary { color: var(--muted); cursor: pointer; }
 .op { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 .kpis { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 10px 20px;
@@ -43,7 +44,8 @@ h2.device { font-size: 21px; margin: 30px 0 -6px; overflow-wrap: anywhere; }
 h1 { overflow-wrap: anywhere; }
 code { display: block; overflow-x: auto; background: #f6f8fa; border-radius: 6px; padding: 8px 10px; font-size: 13px; }
 @media (max-width: 720px) { .top, .pair { grid-template-columns: 1fr; } main { padding: 12px 8px 32px; }
-  section { padding: 14px 12px; } }
+  section { padding: 14px 12px; } .advice td:first-child { min-width: 130px; }
+  .advice td ul { min-width: 170px; } }
 """
 
 GLOSSARY = (

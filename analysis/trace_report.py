@@ -21,13 +21,16 @@ import polars as pl
 from overlap.analysis.figures.diff_bars import diff_bars
 from overlap.analysis.figures.parts import parts
 from overlap.analysis.figures.style import plain, short
-from overlap.analysis.html import badge, document, figure_html, listed, section, table_html
-from overlap.analysis.numbers import share_text, time_text
+from overlap.analysis.html import badge, document, figure_html, listed, section, sentence_table, table_html
+from overlap.analysis.numbers import counted, share_text, time_text
 from overlap.analysis.page import TRACE_GLOSSARY
 from overlap.analysis.partition import IDLE, Partition
 from overlap.analysis.trace_sections import DeviceData, device_sections
 from overlap.files import write_atomic
 from overlap.traces.sweep import ENGINES
+
+# Devices with sections of their own; a page of more opens slowly.
+MOST_DEVICES = 32
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,13 @@ def trace_page(data: TraceReportData) -> str:
         _comparison(data.devices) if len(names) > 1 else "",
         _diff(data.diff) if data.diff is not None else "",
     ]
-    for number, device in enumerate(data.devices):
+    for number, device in enumerate(data.devices[:MOST_DEVICES]):
         if len(names) > 1:
             sections.append(f'<h2 class="device" id="device{number}">{escape(device.name)}</h2>')
         sections += device_sections(device)
+    if len(names) > MOST_DEVICES:
+        left = counted(len(names) - MOST_DEVICES, "more device")
+        sections.append(f'<p class="muted">Sections of {left} are left out; analysis.json has all devices.</p>')
     sections += [_trust(data), _method(data)]
     return document(data.title, "\n".join(one for one in sections if one))
 
@@ -136,10 +142,13 @@ def _headline(data: TraceReportData) -> str:
         "exposed MME": sum(part.exposed_mme_ns for part in parts_of),
         "exposed TPC": sum(part.exposed_tpc_ns for part in parts_of),
         "fused kernels": sum(part.busy_ns("FUSED") for part in parts_of),
+        "unknown engines": sum(part.busy_ns("OTHER") for part in parts_of),
         "idle": sum(part.idle_ns for part in parts_of),
     }
     both = share(sum(part.both_ns for part in parts_of))
-    shown = {name: time_ns for name, time_ns in times.items() if time_ns or name != "fused kernels"}
+    shown = {
+        name: time_ns for name, time_ns in times.items() if time_ns or name not in ("fused kernels", "unknown engines")
+    }
     small = "".join(
         f"<div><b>{escape(share_text(share(time_ns)))}</b>"
         f"<span>{escape(name)}, {escape(time_text(time_ns))}</span></div>"
@@ -178,8 +187,6 @@ def _diff(diff: DiffData) -> str:
         "duration_a_ns": "time before",
         "duration_b_ns": "after",
         "delta_ns": "change",
-        "median_a_ns": "median launch before",
-        "median_b_ns": "after",
         "exposed_delta_ns": "change of exposed",
     }
     content = table_html(diff.summary, {**summary, "b_share": "after, share"})
@@ -196,8 +203,7 @@ def _trust(data: TraceReportData) -> str:
     if isinstance(health, pl.DataFrame):
         content += table_html(health, most=100) if health.height else ""
     elif health:
-        rows = pl.DataFrame(list(health), schema=["result", "check"], orient="row")
-        content += table_html(rows, most=100)
+        content += sentence_table("result", "check", health)
     content += listed(data.warnings)
     lost = sum(data.dropped.values())
     of = f" of {data.rows:,} rows" if data.rows else ""

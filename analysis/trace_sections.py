@@ -19,6 +19,7 @@ from overlap.analysis.figures.roofline_plot import roofline_plot
 from overlap.analysis.html import figure_html, folded, listed, marked, scroll, section, table_html
 from overlap.analysis.numbers import share_text, time_text
 from overlap.analysis.partition import Partition
+from overlap.traces.names import OTHER
 
 TOP_OPS = 25
 
@@ -133,7 +134,7 @@ def _ops(device: DeviceData) -> str:
 
 
 def _phases(device: DeviceData) -> str:
-    if (frame := _some(device.phases)) is None:
+    if (frame := _some(device.phases)) is None or set(frame["attention_phase"]) == {OTHER}:
         return ""
     note = "What each part of attention cost, and how much of it the other compute engine hid."
     table = table_html(frame, {name: _said(name) for name in frame.columns}, most=60)
@@ -141,7 +142,8 @@ def _phases(device: DeviceData) -> str:
 
 
 def _layers(device: DeviceData) -> str:
-    if (frame := _some(device.layers)) is None:
+    frame = _some(device.layers)
+    if frame is None or ("layer" in frame.columns and not (frame["layer"] >= 0).any()):
         return ""
     table = table_html(_without_sign(frame), most=1000)
     return section("Layers", folded(table, frame.height), "Layer – holds what belongs to no layer.")
@@ -166,7 +168,8 @@ def _pairs(device: DeviceData) -> str:
     }
     ranked = frame.sort("overlap_ns", descending=True)
     note = "Kinds of ops that ran at once; a pair counts each moment once."
-    return section("What ran beside what", figure_html(pair_heat(frame)) + table_html(ranked, titles, most=12), note)
+    figure = figure_html(pair_heat(frame)) if frame.height > 1 else ""
+    return section("What ran beside what", figure + table_html(ranked, titles, most=12), note)
 
 
 def _lanes(device: DeviceData) -> str:
@@ -190,10 +193,11 @@ def _gaps(device: DeviceData) -> str:
 
 
 def _tpc(device: DeviceData) -> str:
-    if (frame := _some(device.tpc)) is None:
+    if (frame := _some(device.tpc)) is None or frame.height < 2:
         return ""
     note = "An op ends when its last instruction does, or when its last write has landed; the window is the same."
-    return section("Busy TPC by two definitions", table_html(frame), note)
+    titles = {name: _said(name).replace("mme", "MME").replace("tpc", "TPC") for name in frame.columns}
+    return section("Busy TPC by two definitions", table_html(frame, titles), note)
 
 
 def _vendor(device: DeviceData) -> str:

@@ -48,7 +48,7 @@ def seeds() -> dict[str, bytes]:
         "hpu.json": json.dumps({"traceEvents": hpu_rows("Kernel", "Runtime"), "traceName": "x"}).encode(),
         "cuda.json.gz": gzip.compress(json.dumps(cuda_rows()).encode()),
         "tef.json": json.dumps(_tef()).encode(),
-        "hw.csv": _hw_csv().encode(),
+        "hw.csv": hw_csv().encode(),
     }
     if SAMPLES.is_dir():
         found |= {path.name: path.read_bytes() for path in SAMPLES.iterdir() if path.stat().st_size < 100_000}
@@ -73,7 +73,8 @@ def _tef() -> list[dict[str, object]]:
     return [*names, *rows]
 
 
-def _hw_csv() -> str:
+def hw_csv() -> str:
+    """A sound profile of two TPC lanes."""
     head = "Name,Trace Source,Engine,Event type,Timestamp[usec],recipeHandle,streamHandle,Recipe ID,Recipe name,"
     head += "Context ID,Device,Operation,Data Type,HW Event port,HW Event description,SPMU value"
     rows = [

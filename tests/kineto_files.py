@@ -32,7 +32,13 @@ def cuda_rows() -> list[dict[str, Any]]:
     return [
         {"ph": "M", "name": "process_name", "pid": 42, "tid": 0, "ts": 0, "args": {"name": "python"}},
         host("ProfilerStep#3", "user_annotation", 0, 110),
-        host("aten::mm", "cpu_op", 1, 5, **{"External id": 1, "Input Dims": [[4, 8], [8, 2]], "Input type": ["float"]}),
+        host(
+            "aten::mm",
+            "cpu_op",
+            1,
+            5,
+            **{"External id": 1, "Input Dims": [[4, 8], [8, 2]], "Input type": ["float", "float"]},
+        ),
         host("cudaLaunchKernel", "cuda_runtime", 2, 2, correlation=1),
         {"ph": "s", "id": 1, "pid": 42, "tid": 42, "ts": 2, "cat": "ac2g", "name": "ac2g"},
         {"ph": "f", "id": 1, "pid": 0, "tid": 7, "ts": 10, "cat": "ac2g", "name": "ac2g", "bp": "e"},

@@ -16,6 +16,7 @@ from overlap.traces.engines import engine_rules
 from overlap.traces.read import read_trace
 from overlap.traces.readers import parts
 from overlap.traces.readers.kineto import read_kineto
+from overlap.traces.readers.links import product_work
 from overlap.traces.readers.stream import Stream
 from overlap.traces.schema import EVENTS, HOST
 from overlap.traces.trace import Tally, Trace
@@ -303,3 +304,36 @@ def test_streams_with_large_numbers_are_no_lanes_of_a_gaudi(tmp_path: Path) -> N
 def test_devices_that_cannot_be_are_those_of_their_process(tmp_path: Path, device: Any) -> None:
     found = read(tmp_path, document([{**kernel(ADD, 0, 5, device=device), "pid": 3}]))
     assert found.events["device"].to_list() == [3]
+
+
+@pytest.mark.parametrize(
+    ("dims", "types", "work"),
+    [
+        ([[4, 8], [8, 2]], ["float", "float"], (128, 4 * (32 + 16 + 8))),
+        ([[2], [4, 8], [8, 2], [], []], ["float", "c10::BFloat16", "c10::BFloat16", "Scalar", "Scalar"], (128, 2 * 56)),
+        ([[3, 4, 8], [3, 8, 2]], ["c10::Half", "c10::Half"], (384, 3 * 2 * 56)),
+        (
+            [[4, 8], [8, 2], [4, 1], [1, 2]],
+            ["c10::Float8_e4m3fn", "c10::Float8_e4m3fn", "float", "float"],
+            (128, 48 + 16),
+        ),
+        ([[4, 8], [8, 2]], ["mystery", "float"], (128, -1)),
+        ([[4, 8], [7, 2]], ["float", "float"], None),
+        ([[4, 8]], ["float"], None),
+        ("no list", ["float"], None),
+    ],
+)
+def test_flops_and_bytes_of_a_product(dims: Any, types: Any, work: tuple[int, int] | None) -> None:
+    assert product_work(json.dumps(dims).encode(), json.dumps(types).encode()) == work
+
+
+def test_rows_of_an_unknown_category_are_counted(tmp_path: Path) -> None:
+    rows = [kernel(ADD, 0, 5), host("x", "brand_new", 1, 2), host("y", "", 1, 2), host("z", "Trace", 0, 9)]
+    found = read(tmp_path, document(rows))
+    assert found.about.dropped == {"row of the unknown category `brand_new`": 1, "row without a category": 1}
+
+
+def test_a_row_of_years_is_dropped_and_counted(tmp_path: Path) -> None:
+    found = read(tmp_path, document([kernel(ADD, 0, 5), kernel(ADD, 0, 1e15)]))
+    assert found.about.dropped == {"device row that lasts longer than a day": 1}
+    assert parts_of(found) == {"TPC": 5000, "idle": 0}

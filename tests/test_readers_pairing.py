@@ -19,7 +19,7 @@ SCHEMA = {"lane": pl.String, "time_ns": pl.Int64, "begins": pl.Boolean}
 def slow_pairs(rows: list[tuple[str | None, int, bool]]) -> tuple[list[tuple[str | None, int, int]], int, int]:
     waiting: dict[str | None, deque[int]] = defaultdict(deque)
     pairs, early = [], 0
-    for lane, time, begins in sorted(rows, key=lambda row: (row[1], not row[2])):
+    for lane, time, begins in sorted(rows, key=lambda row: row[1]):
         if begins:
             waiting[lane].append(time)
         elif waiting[lane]:
@@ -55,8 +55,14 @@ def test_several_open_at_once_close_in_order() -> None:
     assert paired([("a", 0, True), ("a", 1, True), ("a", 5, False), ("a", 9, False)])[0] == [("a", 0, 5), ("a", 1, 9)]
 
 
-def test_a_tie_is_an_interval_of_length_zero() -> None:
-    assert paired([("a", 4, False), ("a", 4, True)]) == ([("a", 4, 4)], 0, 0)
+def test_rows_at_one_time_count_in_the_order_of_the_file() -> None:
+    assert paired([("a", 4, True), ("a", 4, False)]) == ([("a", 4, 4)], 0, 0)
+    assert paired([("a", 4, False), ("a", 4, True)]) == ([], 1, 1)
+
+
+def test_a_lane_that_is_always_busy_stays_so_when_the_window_opens_inside_an_activation() -> None:
+    rows = [("a", 10 * i, begins) for i in (1, 2, 3) for begins in (False, True)]
+    assert paired(rows) == ([("a", 10, 20), ("a", 20, 30)], 1, 1)
 
 
 def test_unmatched_rows_are_counted_by_reason() -> None:

@@ -23,7 +23,7 @@ from overlap.errors import RunDirError
 from overlap.search.sweep import SweepResult, run_sweep
 from overlap.serve.tuned import SCHEMA, load, save
 from overlap.split import Split
-from overlap.traces.chrome import read_chrome
+from overlap.traces.read import read_trace
 from tests.fakes import FakeDevice, small_workload
 from tests.sweeps import SEARCH, SPACE, Silent
 
@@ -118,7 +118,7 @@ def test_profile_partitions_sum_to_their_window(kept: tuple[SweepResult, Path]) 
 
 def test_traces_give_the_profiled_events_back(kept: tuple[SweepResult, Path]) -> None:
     result, folder = kept
-    found = read_chrome(folder / "traces/kept.pt.trace.json.gz").sort("start_ns", "name")
+    found = read_trace(folder / "traces/kept.pt.trace.json.gz").events.sort("start_ns", "name")
     expected = result.kept.events.sort("start_ns", "name")
     assert found["name"].to_list() == expected["name"].to_list()
     assert (found["end_ns"] - found["start_ns"]).to_list() == (expected["end_ns"] - expected["start_ns"]).to_list()

@@ -18,7 +18,7 @@ from overlap.analysis.figures.lane_load import MOST_LANES, lane_load
 from overlap.analysis.figures.pair_heat import pair_heat
 from overlap.analysis.figures.phase_bars import phase_bars
 from overlap.analysis.figures.roofline_plot import roofline_plot
-from overlap.analysis.figures.style import ENGINE_COLOURS, short
+from overlap.analysis.figures.style import ENGINE_COLOURS, LONGEST_HOVER, plain, short, unit_of
 from overlap.traces.schema import EVENTS, empty, filled
 from tests.synthetic_trace import EVIL, LONG, device, ops_of, trace
 
@@ -97,13 +97,17 @@ def test_strips_show_every_engine_and_both() -> None:
 def test_lanes_stand_in_the_order_of_their_numbers() -> None:
     figure = lane_load(lanes_of(12).sample(fraction=1.0, shuffle=True, seed=1))
     assert [point[0] for point in figure.data[0].customdata] == [f"[HD0] TPC {i}" for i in range(12)]
-    assert len(lane_load(lanes_of(400)).data[0].x) == MOST_LANES
+    many = lane_load(lanes_of(4000))
+    assert len(many.data[0].x) == MOST_LANES
+    assert many.layout.xaxis.ticktext == ("TPC (256 of 4,000)",)
+    assert lane_load(lanes_of(48)).layout.xaxis.ticktext == ("TPC (48)",)
 
 
 def test_phases_are_sorted_and_stacked() -> None:
     figure = phase_bars(phases_of(3))
     assert [one.name for one in figure.data] == ["exposed", "hidden"]
-    assert list(figure.data[0].x) == [0.002, 0.001, 0.0]
+    assert list(figure.data[0].x) == [2.0, 1.0, 0.0]
+    assert figure.layout.xaxis.title.text.startswith("µs")
 
 
 def test_pairs_beyond_the_first_are_summed() -> None:
@@ -124,6 +128,17 @@ def test_bars_of_a_diff_have_the_largest_change_first_and_a_colour_per_direction
     colours = {value < 0: colour for value, colour in zip(figure.data[0].x, figure.data[0].marker.color, strict=True)}
     assert len(set(colours.values())) == len(colours)
     assert not diff_bars(diff(before, before)).data[0].x
+
+
+@pytest.mark.parametrize(
+    ("longest_ns", "unit"), [(0, "ms"), (999, "ns"), (26_200, "µs"), (-3_000_000, "ms"), (5_000_000_000, "s")]
+)
+def test_axes_have_the_unit_of_what_they_show(longest_ns: int, unit: str) -> None:
+    assert unit_of(longest_ns).name == unit
+
+
+def test_names_of_a_megabyte_do_not_fill_the_page() -> None:
+    assert len(plain("x" * 1_000_000)) == LONGEST_HOVER
 
 
 def test_names_are_cut_in_the_middle() -> None:
@@ -147,4 +162,5 @@ def test_gaps_count_all_idle_time() -> None:
     gaps = device("d", trace()).gaps
     assert gaps is not None
     figure = gap_hist(length_bins(gaps["length_ns"]))
-    assert sum(figure.data[0].y) * 1e6 == pytest.approx(gaps["length_ns"].sum())
+    unit = {"ns": 1, "µs": 1e3, "ms": 1e6}[figure.layout.yaxis.title.text.rsplit(" ", 1)[1]]
+    assert sum(figure.data[0].y) * unit == pytest.approx(gaps["length_ns"].sum())

@@ -15,7 +15,7 @@ from overlap.analysis.advice import Advised
 from overlap.analysis.html import document, folded, marked, table_html
 from overlap.analysis.numbers import counted, share_text, time_text
 from overlap.analysis.partition import Partition, partition
-from overlap.analysis.trace_report import TraceReportData, trace_page, write_trace_report
+from overlap.analysis.trace_report import MOST_DEVICES, TraceReportData, trace_page, write_trace_report
 from overlap.analysis.trace_sections import DeviceData, device_sections
 from overlap.errors import RunDirError
 from tests.synthetic_trace import EVIL, bare, device, report, trace
@@ -173,3 +173,37 @@ def test_texts() -> None:
     assert [counted(1, "op"), counted(2000, "op")] == ["1 op", "2,000 ops"]
     assert marked("a `b<` c") == 'a <span class="op">b&lt;</span> c'
     assert "<title>overlap: &lt;b&gt;</title>" in document("<b>", "")
+
+
+def test_sentences_of_checks_are_never_cut() -> None:
+    sentence = f"steps: {'no step with device work, ' * 6}and `{EVIL}`"
+    page = trace_page(replace(report(), health=[("warning", sentence)]))
+    assert "no step with device work, " * 6 in page
+    assert EVIL not in page
+
+
+def test_changes_carry_their_sign() -> None:
+    frame = pl.DataFrame({"delta_ns": [1500, -1500, 0], "duration_ns": [1500, 1500, 0]})
+    cells = re.findall(r"<td[^>]*>(?:<[^>]+>)?([^<]*)", table_html(frame))
+    assert cells == ["+1.50 µs", "1.50 µs", "-1.50 µs", "1.50 µs", "0 ns", "0 ns"]
+
+
+def test_a_page_of_very_many_devices_stays_small() -> None:
+    one = bare()
+    page = trace_page(replace(report(), devices=[replace(one, name=f"rank {i}") for i in range(MOST_DEVICES + 3)]))
+    assert page.count('<h2 class="device"') == MOST_DEVICES
+    assert "3 more devices are left out" in page
+    assert f'<td class="t">rank {MOST_DEVICES + 2}</td>' in page
+
+
+def test_sections_that_would_say_nothing_are_left_out() -> None:
+    nowhere = pl.DataFrame({"attention_phase": ["other"], "engine": ["TPC"], "exposed_ns": [5], "hidden_ns": [0]})
+    no_layer = pl.DataFrame({"layer": [-1], "engine": ["TPC"], "exposed_ns": [5]})
+    one_way = pl.DataFrame({"definition": ["until halt"], "busy_ns": [5]})
+    assert device_sections(replace(bare(), phases=nowhere, layers=no_layer, tpc=one_way)) == device_sections(bare())
+
+
+def test_time_on_unknown_engines_is_in_the_headline() -> None:
+    unknown = DeviceData("d", Partition(0, 10, {"OTHER": 10, "idle": 0}))
+    assert "unknown engines" in trace_page(TraceReportData("t", "synthetic", [unknown]))
+    assert "unknown engines, " not in trace_page(report())

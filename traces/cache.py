@@ -42,6 +42,18 @@ def default_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "overlap" / "traces"
 
 
+Seen = tuple[int, int, int]  # size, time of change, inode
+
+
+def state_of(path: Path) -> Seen | None:
+    """What tells one state of a file from another; None for a file that is not there."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_size, about.st_mtime_ns, about.st_ino
+
+
 class Cache:
     """Tables of files read before.
 
@@ -75,9 +87,15 @@ class Cache:
                 shutil.rmtree(self.root / key, ignore_errors=True)
             return None
 
-    def put(self, path: Path, trace: Trace) -> threading.Thread:
-        """Keep `trace` as what `path` holds, beside whatever the caller does next; the thread that does it."""
-        thread = threading.Thread(target=self._store, args=(path, trace), name="trace cache")
+    def put(self, path: Path, trace: Trace, seen: Seen | None) -> threading.Thread:
+        """Keep `trace` as what `path` holds, beside whatever the caller does next; the thread that does it.
+
+        Args:
+            path: the file.
+            trace: what was read from it.
+            seen: `state_of` the file before it was read; nothing is kept if it changed since.
+        """
+        thread = threading.Thread(target=self._store, args=(path, trace, seen), name="trace cache")
         thread.start()
         return thread
 
@@ -89,9 +107,11 @@ class Cache:
         os.utime(folder)
         return Trace(about=About(**about), **frames)
 
-    def _store(self, path: Path, trace: Trace) -> None:
+    def _store(self, path: Path, trace: Trace, seen: Seen | None) -> None:
         try:
             key, glance = self._key(path), self._glance(path)
+            if state_of(path) != seen:
+                return  # written to while it was read: the tables are of neither version
             self.root.mkdir(parents=True, exist_ok=True)
             if not (self.root / key).exists():
                 self._write(key, trace)
@@ -99,7 +119,7 @@ class Cache:
             (self.root / "glances" / glance).touch()
             self._stamp(path, key)
             self._prune(keep=key)
-        except (OSError, pl.exceptions.PolarsError):
+        except (OSError, TypeError, ValueError, pl.exceptions.PolarsError):
             return  # the next run will read the file again, which is all that is lost
 
     def _write(self, key: str, trace: Trace) -> None:
@@ -154,17 +174,14 @@ class Cache:
 
     def _stamp(self, path: Path, key: str) -> None:
         """Remember that `path`, as it is now, holds the content of `key`."""
-        about = path.stat()
         file = self._stamp_file(path)
         file.parent.mkdir(exist_ok=True)
-        stamp = [about.st_size, about.st_mtime_ns, about.st_ino, time.time_ns(), key]
-        file.write_text(json.dumps(stamp), encoding="utf-8")
+        file.write_text(json.dumps([*(state_of(path) or ()), time.time_ns(), key]), encoding="utf-8")
 
     def _stamped(self, path: Path) -> str | None:
         file = self._stamp_file(path)
         if not file.exists():
             return None
         size, changed, inode, taken, key = json.loads(file.read_text(encoding="utf-8"))
-        about = path.stat()
-        same = (about.st_size, about.st_mtime_ns, about.st_ino) == (size, changed, inode)
+        same = state_of(path) == (size, changed, inode)
         return str(key) if same and taken - changed > _SETTLED_NS else None

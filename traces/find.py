@@ -34,7 +34,7 @@ def trace_files(path: Path) -> list[Path]:
 def rank_name(path: Path) -> str:
     """Name of a file without the suffixes of its format."""
     name = path.name
-    for suffix in (".gz", ".json", ".trace", ".pt", ".csv", ".hltv", ".zip", ".tar", ".parquet"):
+    for suffix in (".gz", ".json", ".perfetto", ".trace", ".pt", ".csv", ".hltv", ".zip", ".tar", ".parquet"):
         name = name.removesuffix(suffix)
     return name or path.name
 
@@ -42,12 +42,15 @@ def rank_name(path: Path) -> str:
 def _in_folder(folder: Path) -> list[Path]:
     files = sorted((one for one in folder.iterdir() if one.is_file() and not one.name.startswith(".")), key=_natural)
     traces = [one for one in files if one.name.endswith(SUFFIXES) and _is_trace(one)]
-    stems = {rank_name(one) for one in traces if one.suffix != ".parquet"}
+    # What `overlap analyze` writes of a trace comes after the trace itself, its event table first, for it has more.
+    chosen: dict[str, Path] = {}
+    for one in sorted(traces, key=lambda one: (".perfetto." in one.name, one.suffix == ".parquet")):
+        chosen.setdefault(rank_name(one), one)
     return [
         one
         for one in traces
-        if not (one.suffix == ".parquet" and rank_name(one) in stems)
-        and not (rank_name(one).endswith(_NODES) and rank_name(one).removesuffix(_NODES) in stems)
+        if chosen[rank_name(one)] == one
+        and not (rank_name(one).endswith(_NODES) and rank_name(one).removesuffix(_NODES) in chosen)
     ]
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import polars as pl
-
 from overlap.errors import TraceError
 from overlap.traces import sniff
-from overlap.traces.cache import Cache
+from overlap.traces.cache import Cache, state_of
 from overlap.traces.engines import EngineRules, engine_rules
 from overlap.traces.names import name_rules, with_names
 from overlap.traces.readers.hltv import read_hltv
@@ -18,8 +16,8 @@ from overlap.traces.readers.kineto import read_kineto
 from overlap.traces.readers.nodes import read_nodes_csv, read_nodes_json
 from overlap.traces.readers.own import read_own
 from overlap.traces.readers.stream import Stream
-from overlap.traces.schema import filled
-from overlap.traces.trace import About, Tally, Trace
+from overlap.traces.table import read_table
+from overlap.traces.trace import Tally, Trace
 
 
 def read_trace(path: Path, rules: EngineRules | None = None, cache: Path | None = None) -> Trace:
@@ -35,16 +33,22 @@ def read_trace(path: Path, rules: EngineRules | None = None, cache: Path | None 
     """
     rules = rules or engine_rules()
     names = name_rules()
+    stream = Stream(path)
     kept = Cache(cache, rules.text + names.text) if cache is not None else None
     found = kept.get(path) if kept is not None else None
     if found is not None:
         return replace(found, about=replace(found.about, source=path.name))
-    tally = Tally()
-    trace = _read(Stream(path), rules, tally)
+    tally, seen = Tally(), state_of(path)
+    try:
+        trace = _read(stream, rules, tally)
+    except TraceError as error:
+        if not stream.cut:
+            raise
+        raise TraceError(f"{error.message}; {stream.cut}", "check that it was copied whole") from error
     about = replace(trace.about, dropped=dict(tally.dropped), warnings=(*trace.about.warnings, *tally.warnings))
     trace = replace(trace, events=with_names(trace.events, names), about=about)
     if kept is not None:
-        kept.put(path, trace)
+        kept.put(path, trace, seen)
     return trace
 
 
@@ -56,7 +60,7 @@ def _read(stream: Stream, rules: EngineRules, tally: Tally) -> Trace:
     if kind == sniff.OWN:
         return read_own(stream, tally)
     if kind == sniff.PARQUET:
-        return _parquet(stream.path)
+        return read_table(stream.path, tally)
     if kind == sniff.HLTV:
         return read_hltv(_content(stream.path), name, tally)
     reader = {sniff.HW_CSV: read_hw_csv, sniff.NODES_CSV: read_nodes_csv, sniff.NODES_JSON: read_nodes_json}[kind]
@@ -71,15 +75,3 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise TraceError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _parquet(path: Path) -> Trace:
-    """An event table as `overlap` stores it; what an older one lacks is unknown."""
-    try:
-        frame = pl.read_parquet(path)
-        missing = [name for name in ("engine", "start_ns", "end_ns") if name not in frame.columns]
-        if missing:
-            raise TraceError(f"{path.name} is Parquet without the column {missing[0]!r}", "give an event table")
-        return Trace(filled(frame), About(path.name, "event table", rows=frame.height))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise TraceError(f"{path.name} is no readable Parquet: {str(error).splitlines()[0]}", "is it whole?") from error

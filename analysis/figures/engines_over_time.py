@@ -6,9 +6,7 @@ import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
-from overlap.analysis.figures.style import BOTH, ENGINE_COLOURS, dress
-
-NS_PER_MS = 1e6
+from overlap.analysis.figures.style import BOTH, ENGINE_COLOURS, dress, unit_of
 
 
 def engines_over_time(buckets: pl.DataFrame) -> go.Figure:
@@ -24,20 +22,21 @@ def engines_over_time(buckets: pl.DataFrame) -> go.Figure:
     origin_ns = buckets["start_ns"][0] if buckets.height else 0
     # A share holds from the start of its bucket to its end, so there is one edge more than there are shares.
     edges = [*buckets["start_ns"].to_list(), *buckets["end_ns"].tail(1).to_list()]
-    time_ms = [(edge - origin_ns) / NS_PER_MS for edge in edges]
+    unit = unit_of(edges[-1] - origin_ns if edges else 0)
+    times = [(edge - origin_ns) / unit.ns for edge in edges]
     for row, (name, column, colour) in enumerate(strips, start=1):
         shares = (buckets[column] / length).to_list()
         strip = go.Scatter(
             name=name,
             mode="lines",
-            x=time_ms,
+            x=times,
             y=[*shares, *shares[-1:]],
             line={"shape": "hv", "width": 0.6, "color": colour},
             fill="tozeroy",
-            hovertemplate="%{y:.1%} from %{x:.3f} ms<extra>%{fullData.name}</extra>",
+            hovertemplate=f"%{{y:.1%}} from %{{x:,.3f}} {unit.name}<extra>%{{fullData.name}}</extra>",
             showlegend=False,
         )
         figure.add_trace(strip, row=row, col=1)
         figure.update_yaxes(range=[0, 1.05], tickvals=[0.5], ticktext=[name], showgrid=False, row=row, col=1)
-    figure.update_xaxes(title_text="ms; full height: busy all the time", row=len(strips), col=1)
+    figure.update_xaxes(title_text=f"{unit.name}; full height: busy all the time", row=len(strips), col=1)
     return dress(figure, 110 + 46 * len(strips))

@@ -5,10 +5,8 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import polars as pl
 
-from overlap.analysis.figures.style import BASELINE, dress
+from overlap.analysis.figures.style import BASELINE, dress, unit_of
 from overlap.analysis.numbers import time_text
-
-NS_PER_MS = 1e6
 
 
 def gap_hist(bins: pl.DataFrame) -> go.Figure:
@@ -18,13 +16,17 @@ def gap_hist(bins: pl.DataFrame) -> go.Figure:
         bins: `overlap.analysis.buckets.length_bins` of the gaps' lengths.
     """
     rows = list(bins.iter_rows(named=True))
+    unit = unit_of(max((row["total_ns"] for row in rows), default=0))
     figure = go.Figure(
         go.Bar(
             x=list(range(len(rows))),
-            y=[row["total_ns"] / NS_PER_MS for row in rows],
+            y=[row["total_ns"] / unit.ns for row in rows],
             marker={"color": BASELINE},
-            customdata=[(time_text(row["from_ns"]), time_text(row["to_ns"]), row["count"]) for row in rows],
-            hovertemplate="%{customdata[2]:,d} gaps of %{customdata[0]} to %{customdata[1]}: %{y:.3f} ms"
+            customdata=[
+                (time_text(row["from_ns"]), time_text(row["to_ns"]), row["count"], time_text(row["total_ns"]))
+                for row in rows
+            ],
+            hovertemplate="%{customdata[2]:,d} gaps of %{customdata[0]} to %{customdata[1]}: %{customdata[3]} in all"
             "<extra></extra>",
             showlegend=False,
         )
@@ -34,6 +36,6 @@ def gap_hist(bins: pl.DataFrame) -> go.Figure:
     step = max(1, -(-len(edges) // 8))
     places = range(0, len(edges), step)
     figure.update_xaxes(tickvals=[at - 0.5 for at in places], ticktext=[time_text(edges[at]) for at in places])
-    figure.update_xaxes(title_text="length of a gap")
-    figure.update_yaxes(title_text="idle in all, ms", rangemode="tozero")
+    figure.update_xaxes(title_text="length of a gap", ticklabelstandoff=6)
+    figure.update_yaxes(title_text=f"idle in all, {unit.name}", rangemode="tozero")
     return dress(figure, 300, bargap=0.06)

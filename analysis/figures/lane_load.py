@@ -39,13 +39,17 @@ def lane_load(lanes: pl.DataFrame) -> go.Figure:
         ticks.append(place + (len(group) - 1) / 2)
         # One empty place between engines.
         place += len(group) + 1
-    texts = [f"{engine} ({shown.filter(engine=engine).height})" for engine in order]
+    texts = [_title(engine, shown.filter(engine=engine).height, lanes.filter(engine=engine).height) for engine in order]
     few = place <= 24
     if few:
         ticks, texts = _own_ticks(figure)
     figure.update_xaxes(tickvals=ticks, ticktext=texts, range=[-1, max(place - 1, 1)])
     figure.update_yaxes(title_text="busy", tickformat=".0%", rangemode="tozero")
     return dress(figure, 300, showlegend=few)
+
+
+def _title(engine: str, shown: int, known: int) -> str:
+    return f"{engine} ({known:,})" if shown == known else f"{engine} ({shown:,} of {known:,})"
 
 
 def _own_ticks(figure: go.Figure) -> tuple[list[float], list[str]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import polars as pl
 
-from overlap.analysis.figures.style import dress, plain, short
+from overlap.analysis.figures.style import dress, plain, short, unit_of
 
-NS_PER_MS = 1e6
 MOST = 12
 # From the page's white to the colour of both.
 SCALE = [[0.0, "#ffffff"], [0.5, "#7fcfb9"], [1.0, "#00614a"]]
@@ -26,16 +25,24 @@ def pair_heat(pairs: pl.DataFrame, most: int = MOST) -> go.Figure:
     places_a, places_b = range(named["a"].n_unique()), range(named["b"].n_unique())
     grid = [[times.get((a, b), 0) for a in places_a] for b in places_b]
     texts_a, texts_b = [*columns, "all others"][: len(places_a)], [*rows, "all others"][: len(places_b)]
+    unit = unit_of(max(times.values(), default=0))
     figure = go.Figure(
         go.Heatmap(
-            z=[[ns / NS_PER_MS for ns in row] for row in grid],
+            z=[[ns / unit.ns for ns in row] for row in grid],
             customdata=[[(plain(texts_a[a]), plain(texts_b[b]), grid[b][a]) for a in places_a] for b in places_b],
             colorscale=SCALE,
             zmin=0,
-            zmax=max([ns for row in grid for ns in row], default=0) / NS_PER_MS or 1.0,
+            zmax=max(times.values(), default=0) / unit.ns or 1.0,
             xgap=1,
             ygap=1,
-            colorbar={"title": "ms", "thickness": 12, "outlinewidth": 0},
+            colorbar={
+                "title": unit.name,
+                "thickness": 12,
+                "outlinewidth": 0,
+                "nticks": 4,
+                "lenmode": "pixels",
+                "len": 120,
+            },
             hovertemplate="%{customdata[0]}<br>beside %{customdata[1]}: %{customdata[2]:,d} ns<extra></extra>",
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
@@ -48,11 +49,31 @@ BASELINE, KEPT, CANDIDATE, REJECTED = "#66727f", "#009e73", "#56b4e9", "#d55e00"
 
 # Below this many characters a name is drawn whole.
 LONGEST = 40
+LONGEST_HOVER = 1000
+
+
+class Unit(NamedTuple):
+    """A unit of time for an axis: what it is called, and how many ns it has."""
+
+    name: str
+    ns: float
+
+
+def unit_of(longest_ns: float) -> Unit:
+    """The unit in which the longest time of a figure has one to four digits; ms where all are zero."""
+    size = abs(longest_ns)
+    return next((Unit(name, ns) for name, ns in _UNITS if size >= ns), _UNITS[-1] if size else Unit("ms", 1e6))
+
+
+_UNITS = (Unit("s", 1e9), Unit("ms", 1e6), Unit("µs", 1e3), Unit("ns", 1.0))
 
 
 def plain(text: str) -> str:
-    """Text that Plotly draws as it is; it takes `<…>` for markup otherwise, and names of C++ kernels have that."""
-    return escape(text, quote=False)
+    """Text that Plotly draws as it is; it takes `<…>` for markup otherwise, and names of C++ kernels have that.
+
+    What no screen could show is cut out of its middle.
+    """
+    return escape(elided(text, LONGEST_HOVER), quote=False)
 
 
 def short(text: str, most: int = LONGEST) -> str:
@@ -61,17 +82,18 @@ def short(text: str, most: int = LONGEST) -> str:
 
 
 def dress(figure: go.Figure, height: int, **layout: object) -> go.Figure:
-    """Apply the common look."""
+    """Apply the common look; without a legend there is no room left for one."""
+    legend = layout.get("showlegend", any(one.name and one.showlegend is not False for one in figure.data))
     figure.update_layout(
         template="plotly_white",
-        height=height,
+        height=height - (14 if legend else 48),
         font={"family": FONT, "size": 13, "color": INK},
-        margin={"l": 10, "r": 16, "t": 30, "b": 78},
+        margin={"l": 10, "r": 16, "t": 16, "b": 78 if legend else 44},
         hoverlabel={"font": {"family": FONT, "size": 12}, "align": "left"},
         legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0, "font": {"size": 12}},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        **layout,
+        **{"showlegend": bool(legend), **layout},
     )
     figure.update_xaxes(gridcolor=GRID, zeroline=False, automargin=True)
     figure.update_yaxes(gridcolor=GRID, zeroline=False, automargin=True, ticksuffix="  ")

@@ -22,7 +22,7 @@ def run(config: Any, run_dir: Path) -> None:
     result = analyse_all(root)
     write_analysis(result, run_dir)
     console = Console()
-    for table in analysis_tables(result):
+    for table in analysis_tables(result, console.width):
         # Apart from its table, because a title is broken to the width of that.
         console.print(table.title, soft_wrap=True, highlight=False)
         table.title = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,11 @@ from overlap.analysis.partition import Partition
 from overlap.analysis.trace_report import DiffData, TraceReportData, write_trace_report
 from overlap.analysis.trace_sections import DeviceData, Roofline
 from overlap.commands.analyze_nodes import HW_CSV, as_vendor_csv, beside_vendor
-from overlap.commands.analyze_run import AnalysisResult, Named, Source
+from overlap.commands.analyze_run import READING, AnalysisResult, Named, Source
 from overlap.files import write_atomic
 from overlap.traces.chrome import TraceInfo, write_chrome
 from overlap.traces.find import rank_name
+from overlap.traces.table import table_bytes
 
 SCHEMA = "overlap.analysis/1"
 
@@ -38,9 +38,7 @@ def write_analysis(result: AnalysisResult, run_dir: Path) -> None:
 
 def _write_traces(result: AnalysisResult, folder: Path) -> None:
     for stem, source in _stems(result.sources):
-        buffer = io.BytesIO()
-        source.trace.events.write_parquet(buffer, compression="lz4")
-        write_atomic(folder / f"{stem}.parquet", buffer.getvalue())
+        write_atomic(folder / f"{stem}.parquet", table_bytes(source.trace))
         if result.root.perfetto:
             about = source.trace.about
             info = TraceInfo(", ".join(dict.fromkeys(about.devices.values())), about.evidence, about.source)
@@ -163,7 +161,12 @@ def _stems(sources: Sequence[Source]) -> list[tuple[str, Source]]:
 def report_data(result: AnalysisResult) -> TraceReportData:
     """What the page shows."""
     compared = result.compared
-    checks = {(check.ok, f"{check.name}: {check.detail}") for one in result.devices for check in one.device.checks}
+    checks = {
+        (check.ok, f"{check.name}: {check.detail}")
+        for one in result.devices
+        for check in one.device.checks
+        if check.ok or check.name != READING
+    }
     dropped: dict[str, int] = {}
     for source in result.sources:
         for reason, count in source.trace.about.dropped.items():
@@ -213,4 +216,4 @@ def _roofline(one: Named) -> Roofline | None:
     points, peaks = one.device.roofline, one.device.peaks
     if points.is_empty() or peaks is None:
         return None
-    return Roofline(points, peaks.flops_per_s, peaks.bytes_per_s, f"Peaks of {peaks.name}: {peaks.source}.")
+    return Roofline(points, peaks.flops_per_s, peaks.bytes_per_s, f"Peaks of {peaks.name}: {peaks.source.rstrip('.')}.")

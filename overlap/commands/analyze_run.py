@@ -21,6 +21,9 @@ from overlap.traces.find import rank_name, trace_files
 from overlap.traces.read import read_trace
 from overlap.traces.trace import Trace
 
+# The check that repeats what the reader dropped and warned of.
+READING = "reading"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -69,7 +72,7 @@ class AnalysisResult:
     def evidence(self) -> str:
         """The weakest evidence of all files."""
         found = {source.trace.about.evidence for source in self.sources}
-        return next(one for one in ("synthetic", "simulated", "measured") if one in found)
+        return next(one for one in ("synthetic", "simulated", "unknown", "measured") if one in found)
 
     @property
     def parts_ns(self) -> dict[str, int]:
@@ -92,7 +95,9 @@ class AnalysisResult:
             prefix = f"{source.path.name}: " if len(self.sources) > 1 else ""
             about = source.trace.about
             found += [f"{prefix}warning: {sentence}" for sentence in about.warnings]
-            checks = {check.detail: check for device in source.devices for check in device.checks if not check.ok}
+            failed = [check for device in source.devices for check in device.checks if not check.ok]
+            # What the check of the reading says stands above and below already.
+            checks = {check.detail: check for check in failed if check.name != READING}
             found += [f"{prefix}warning: {check.name}: {check.detail}" for check in checks.values()]
             found += [f"{prefix}dropped: {count:,} x {reason}" for reason, count in about.dropped.items()]
             outside = sum(device.outside for device in source.devices)
@@ -144,7 +149,15 @@ def _source(path: Path, root: AnalyzeRoot) -> Source:
     rules = engine_rules(Path(root.rules).expanduser() if root.rules else None)
     trace = read_trace(path, rules, default_root() if root.cache else None)
     look = Look(root.window == "steps", round(root.macro_gap_us * 1000))
-    return Source(path, trace, analyse(trace, look))
+    try:
+        return Source(path, trace, analyse(trace, look))
+    except TraceError as error:
+        about = trace.about
+        lost = [*about.warnings, *(f"{count:,} x {reason} left out" for reason, count in about.dropped.items())]
+        if not lost:
+            raise
+        hint = "what is missing may be there; is the file whole?"
+        raise TraceError("; ".join([error.message, *lost]), hint) from error
 
 
 def _compared(sources: Sequence[Source], root: AnalyzeRoot) -> Compared:

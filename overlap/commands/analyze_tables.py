@@ -8,36 +8,54 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from overlap.analysis.numbers import elided, share_text, time_text
+from overlap.analysis.numbers import counted, elided, share_text, time_text
 from overlap.commands.analyze_run import AnalysisResult, Compared, Named
 from overlap.commands.look import SHARES, new_table
 
 TOP_OPS = 10
 TOP_ADVICE = 6
 MOST_COLUMNS = 4
-NAME = 60
+# Characters that names get at least and at most, and what the columns beside them take.
+SHORTEST, LONGEST = 16, 60
+_BESIDE_SHARE, _SHARE = 17, 18
+_BESIDE_OP, _BESIDE_CHANGE = 38, 52
 
 
-def analysis_tables(result: AnalysisResult) -> Iterator[Table]:
-    """Where the time went, what could be saved, which ops are exposed, and what changed."""
-    yield _shares(result)
+def analysis_tables(result: AnalysisResult, width: int = 80) -> Iterator[Table]:
+    """Where the time went, what could be saved, which ops are exposed, and what changed; names are cut to `width`."""
+    yield _shares(result, width)
     for one in result.devices[:MOST_COLUMNS]:
         suffix = f" ({escape(one.name)})" if len(result.devices) > 1 else ""
-        yield from (table for table in (_advice(one, suffix), _ops(one, suffix)) if table.row_count)
+        yield from (table for table in (_advice(one, suffix), _ops(one, suffix, width)) if table.row_count)
     if result.compared is not None:
         yield _summary(result.compared)
-        yield _changes(result.compared)
+        yield _changes(result.compared, width)
 
 
-def _shares(result: AnalysisResult) -> Table:
-    shown = result.devices[:MOST_COLUMNS]
+def _table(title: str, *columns: str) -> Table:
+    """A table whose cells are never broken into lines."""
+    table = new_table(title, *columns)
+    for column in table.columns:
+        column.no_wrap = True
+    return table
+
+
+def _name(text: str, width: int) -> Text:
+    return Text(elided(text, min(LONGEST, max(SHORTEST, width))))
+
+
+def _shares(result: AnalysisResult, width: int) -> Table:
+    fitting = (width - _BESIDE_SHARE) // _SHARE - (len(result.devices) > 1)
+    shown = result.devices[: max(1, min(MOST_COLUMNS, fitting))]
     more = len(result.devices) - len(shown)
     together = len(result.devices) > 1
     columns = [escape(one.name) for one in shown] + (["all devices"] if together else [])
     title = f"{escape(result.root.trace)}, {result.evidence}" + (
-        f" ({more} more devices in the report)" if more else ""
+        f" ({counted(more, 'more device')} in the report)" if more else ""
     )
-    table = new_table(title, "", *columns)
+    table = _table(title, "", *columns)
+    for column in table.columns[1:]:
+        column.no_wrap = False
     parts = [one.device.partition for one in shown] + ([result.partition] if together else [])
     table.add_row("window", *(time_text(part.window_ns) for part in parts))
     for name, time_of in SHARES.items():
@@ -54,17 +72,18 @@ def _shares(result: AnalysisResult) -> Table:
 
 def _advice(one: Named, suffix: str) -> Table:
     table = new_table(f"what could be saved, each at most and not additive{suffix}", "", "saves", "share", "knob")
+    table.columns[1].no_wrap = table.columns[2].no_wrap = True
     table.columns[3].justify = "left"
     for advice in one.device.advised.advice[:TOP_ADVICE]:
         table.add_row(advice.title, time_text(advice.saves_at_most_ns), share_text(advice.of_window), advice.knob)
     return table
 
 
-def _ops(one: Named, suffix: str) -> Table:
-    table = new_table(f"most exposed ops{suffix}", "", "engine", "launches", "time", "exposed")
+def _ops(one: Named, suffix: str, width: int) -> Table:
+    table = _table(f"most exposed ops{suffix}", "", "engine", "launches", "time", "exposed")
     for row in one.device.names.head(TOP_OPS).iter_rows(named=True):
         times = time_text(row["duration_ns"]), time_text(row["exposed_ns"])
-        table.add_row(Text(elided(row["name"], NAME)), row["engine"], f"{row['count']:,}", *times)
+        table.add_row(_name(row["name"], width - _BESIDE_OP), row["engine"], f"{row['count']:,}", *times)
     return table
 
 
@@ -76,12 +95,13 @@ def _summary(compared: Compared) -> Table:
     return table
 
 
-def _changes(compared: Compared) -> Table:
-    table = new_table("what changed most", "", "", "before", "after", "time", "exposed")
+def _changes(compared: Compared, width: int) -> Table:
+    table = _table("what changed most", "", "", "before", "after", "time", "exposed")
     for row in compared.changes.filter(compared.changes["status"] != "same").head(TOP_OPS).iter_rows(named=True):
         times = (row["duration_a_ns"] or 0, row["duration_b_ns"] or 0)
         moves = (row["delta_ns"], row["exposed_delta_ns"])
-        table.add_row(Text(elided(row["name"], NAME)), row["status"], *map(time_text, times), *map(_signed, moves))
+        name = _name(row["name"], width - _BESIDE_CHANGE)
+        table.add_row(name, row["status"], *map(time_text, times), *map(_signed, moves))
     return table
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from overlap.traces.readers.decode import Batch
-from overlap.traces.readers.times import ABSURD_NS, double_loses_ns, doubles_to_ns
+from overlap.traces.readers.times import ABSURD_NS, LONGEST_NS, double_loses_ns, doubles_to_ns
 from overlap.traces.trace import Tally
 
 Ints = npt.NDArray[np.int64]
@@ -108,9 +108,11 @@ def sound(rows: list[Any], starts: Ints, ends: Ints, tally: Tally, what: str) ->
     """Without the rows whose times cannot be; those are counted as dropped."""
     absurd = (starts <= -ABSURD_NS) | (np.abs(ends) >= ABSURD_NS)
     negative = ~absurd & (ends < starts)
-    bad = absurd | negative
+    endless = ~absurd & (ends - starts > LONGEST_NS)
+    bad = absurd | negative | endless
     if not bad.any():
         return rows, starts, ends
     tally.drop(f"{what} without a possible time", int(absurd.sum()))
     tally.drop(f"{what} of negative or unknown duration", int(negative.sum()))
+    tally.drop(f"{what} that lasts longer than a day", int(endless.sum()))
     return [row for row, drop in zip(rows, bad, strict=True) if not drop], starts[~bad], ends[~bad]

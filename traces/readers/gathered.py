@@ -26,11 +26,14 @@ HOST = {
     *("cpu_op", "operator", "user_annotation", "gpu_user_annotation", "cuda_runtime", "cuda_driver", "overhead"),
     *("mtia_runtime", "xpu_runtime", "hip_runtime", "cuda_sync"),
 }
+# Known, and of no use here: arrows, marks of the profiler about itself.
+LEFT_OUT = {"trace", "ac2g", "async", "async_cpu_to_gpu", "async_gpu", "fwdbwd", "cpu_instant_event", "enqueue"}
 MODULE = "nn.Module: "
 # Operators whose shapes give the flops of the kernels that they launch.
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_scaled_mm"}
 
-_SKIP, _DEVICE, _HOST, _RUNTIME, _PYTHON, _NAMES = range(6)
+_WORK = ("X", "B", "E")
+_SKIP, _DEVICE, _HOST, _RUNTIME, _PYTHON, _NAMES, _STRANGE = range(7)
 _CAT, _PH, _NODE = attrgetter("cat"), attrgetter("ph"), attrgetter("args.node", "args.recipe")
 _NOWHERE = (None, None, None)
 # How columns are taken from rows: attributes that are numbers, and those that together become a code. What tells rows
@@ -49,8 +52,9 @@ class _Kinds(dict[str, int]):
 
     def __missing__(self, cat: str) -> int:
         low = cat.lower()
-        kind = _DEVICE if low in DEVICE else _RUNTIME if low in RUNTIME else _HOST if low in HOST else _SKIP
-        self[cat] = kind = _PYTHON if low == "python_function" else kind if low else _NAMES
+        kinds = ((DEVICE, _DEVICE), (RUNTIME, _RUNTIME), (HOST, _HOST), (LEFT_OUT, _SKIP))
+        special = {"python_function": _PYTHON, "": _NAMES}
+        self[cat] = kind = special.get(low) or next((kind for cats, kind in kinds if low in cats), _STRANGE)
         return kind
 
 
@@ -83,15 +87,18 @@ class Gathered:
     def _add(self, batch: Batch) -> None:
         device: list[Row] = []
         host: list[Row] = []
+        strangers: dict[str, int] = {}
         for row, kind in zip(batch.rows, map(_KINDS.__getitem__, map(_CAT, batch.rows)), strict=True):
             if kind == _HOST:
                 host.append(row)
             elif kind == _DEVICE:
                 device.append(row)
             elif kind:
-                self._other(row, kind, device, host)
+                self._other(row, kind, device, host, strangers)
         halves: list[tuple[str, Row, int]] = []
         tally = Tally()
+        for cat, count in strangers.items():
+            tally.drop(f"row of the unknown category `{cat}`" if cat else "row without a category", count)
         found = []
         for rows, columns, what in ((device, self.device, "device row"), (host, self.host, "host row")):
             rows = _whole(rows, batch, halves)
@@ -142,8 +149,8 @@ class Gathered:
         device = columns is self.device
         numbers, texts = (_DEVICE_NUMBERS, _DEVICE_CODES) if device else (_NUMBERS, _CODES)
         external = integers(rows, "args.external")
-        if not (external >= 0).any():
-            external = integers(rows, "args.external_old")
+        if (external < 0).any():
+            external = np.where(external < 0, integers(rows, "args.external_old"), external)
         found = {"external": external, **{name: integers(rows, attribute) for name, attribute in numbers.items()}}
         for name, attributes in texts.items():
             if name == "node" and set(map(_NODE, rows)) == {_NOWHERE[:2]}:
@@ -153,8 +160,8 @@ class Gathered:
                 found[name] = coded(rows, self.codes[name], *attributes)
         return found
 
-    def _other(self, row: Row, kind: int, device: list[Row], host: list[Row]) -> None:
-        """A row whose category alone does not say where it belongs."""
+    def _other(self, row: Row, kind: int, device: list[Row], host: list[Row], strangers: dict[str, int]) -> None:
+        """A row whose category alone does not say where it belongs; `strangers` counts those that belong nowhere."""
         args = NO_ARGS if row.args is None else row.args
         if kind == _RUNTIME:
             (device if args.event is not None or hpu.is_lane(row.pid, row.tid) else host).append(row)
@@ -165,6 +172,8 @@ class Gathered:
                 self.processes[row.pid] = str(args.name)
             elif row.name == "thread_name":
                 self.threads[row.pid, row.tid] = str(args.name)
+        elif kind in (_STRANGE, _NAMES) and row.ph in _WORK:
+            strangers[row.cat] = strangers.get(row.cat, 0) + 1
 
 
 def _whole(rows: list[Row], batch: Batch, halves: list[tuple[str, Row, int]]) -> list[Row]:

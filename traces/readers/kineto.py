@@ -33,7 +33,10 @@ def read_kineto(stream: Stream, rules: EngineRules, tally: Tally) -> Trace:
     found.tally = tally
     pair_halves(found)
     rows = found.rows
-    trace = assemble(found, envelope_of(part.head, part.tail), stream.path.name, rules, tally)
+    envelope = envelope_of(part.head, part.tail)
+    again = envelope.get("traceEvents")  # the first list is not in the envelope
+    tally.drop("row of a second list of rows", len(again) if isinstance(again, list) else 0)
+    trace = assemble(found, envelope, stream.path.name, rules, tally)
     warn_of_cut(part.closed, part.unread_bytes, stream, tally, rows, [trace.events, trace.host])
     return trace
 

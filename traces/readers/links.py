@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import msgspec
 import polars as pl
@@ -19,7 +20,10 @@ import polars as pl
 MODULE = "nn.Module: "
 _LAUNCHES = ("cuda_runtime", "cuda_driver", "runtime", "hip_runtime", "mtia_runtime", "privateuse1_runtime")
 _OPERATORS = ("cpu_op", "operator")
-_ITEM_BYTES = {"double": 8, "float": 4, "c10::half": 2, "c10::bfloat16": 2, "int": 4}
+_ITEM_BYTES = {
+    **{"double": 8, "float": 4, "int": 4, "c10::half": 2, "c10::bfloat16": 2, "signed char": 1},
+    **dict.fromkeys(("c10::float8_e4m3fn", "c10::float8_e5m2", "c10::float8_e4m3fnuz", "c10::float8_e5m2fnuz"), 1),
+}
 
 
 def with_links(events: pl.DataFrame, host: pl.DataFrame, products: Mapping[int, tuple[bytes, bytes]]) -> pl.DataFrame:
@@ -137,19 +141,26 @@ def _with_work(events: pl.DataFrame, products: Mapping[int, tuple[bytes, bytes]]
 def product_work(dims: bytes, types: bytes) -> tuple[int, int] | None:
     """(flops, bytes) of a matrix product from its operands' shapes and types; None if they do not say.
 
-    Flops are 2 b m n k for [b, m, k] x [b, k, n]; bytes are those of both operands and the result, -1 if a type is
-    not known.
+    The operands are the first two that fit, so neither a bias before them nor scales behind them count. Flops are
+    2 b m n k for [b, m, k] x [b, k, n]; bytes are those of both operands and the result, -1 if a type is not known.
     """
     try:
-        shapes = [one for one in msgspec.json.decode(dims, type=list) if isinstance(one, list) and len(one) in (2, 3)]
-        left, right = shapes[-2:]
+        listed = zip(
+            msgspec.json.decode(dims, type=list), [*msgspec.json.decode(types, type=list[str]), *[""] * 8], strict=False
+        )
+        operands = [(shape, kind.lower()) for shape, kind in listed if isinstance(shape, list) and len(shape) in (2, 3)]
+        (left, left_type), (right, right_type) = next(
+            pair for pair in pairwise(operands) if pair[0][0][-1] == pair[1][0][-2]
+        )
         batch = left[0] if len(left) == 3 else 1
         m, k, n = left[-2], left[-1], right[-1]
-        if right[-2] != k or min(batch, m, k, n) <= 0 or batch * m * n * k > 1 << 60:
+        if min(batch, m, k, n) <= 0 or batch * m * n * k > 1 << 60:
             return None
-        names = [one.lower() for one in msgspec.json.decode(types, type=list[str]) if one]
-    except (msgspec.DecodeError, ValueError, TypeError, IndexError):
+    except (msgspec.DecodeError, ValueError, TypeError, IndexError, StopIteration):
         return None
-    items = [_ITEM_BYTES[one] for one in names if one in _ITEM_BYTES]
-    size = batch * (m * k + k * n + m * n) * items[0] if items else -1
-    return 2 * math.prod((batch, m, n, k)), size
+    sizes = [_ITEM_BYTES.get(one) for one in (left_type, right_type)]
+    if None in sizes:
+        return 2 * math.prod((batch, m, n, k)), -1
+    # The result has two bytes at least: products of fp8 are stored in a wider type.
+    items = sizes[0] * m * k + sizes[1] * k * n + max(2, *sizes) * m * n  # type: ignore[operator, type-var]
+    return 2 * math.prod((batch, m, n, k)), batch * items

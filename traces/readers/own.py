@@ -15,6 +15,7 @@ from overlap.traces.readers.kineto import warn_of_cut
 from overlap.traces.readers.rows import RowReader, envelope_of
 from overlap.traces.readers.stream import Stream
 from overlap.traces.schema import EVENTS, SCHEMA_VERSION, empty, filled
+from overlap.traces.table import known_engines
 from overlap.traces.trace import About, Tally, Trace
 
 ARGS = tuple(name for name in EVENTS if name not in ("name", "start_ns", "end_ns"))
@@ -56,7 +57,8 @@ def read_own(stream: Stream, tally: Tally) -> Trace:
         columns |= {"name": [row.name for row in rows], "start_ns": starts, "end_ns": ends}
         frames.append(filled(pl.DataFrame(columns, schema_overrides=EVENTS)))
     envelope = envelope_of(reader.head, reader.tail)
-    events, about = _placed(pl.concat(frames) if frames else empty(), envelope, stream.path.name, count)
+    table = known_engines(pl.concat(frames) if frames else empty(), tally)
+    events, about = _placed(table, envelope, stream.path.name, count)
     warn_of_cut(reader.closed, reader.unread_bytes, stream, tally, about.rows, [events])
     return Trace(events, about)
 

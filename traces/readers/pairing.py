@@ -7,8 +7,8 @@ Terms
     early end: an END while nothing of its key is open; its BEGIN was before the window.
 
 Contract: an END closes the oldest open BEGIN of its key. Early ends are left out before anything is counted, so they
-shift no later pair; at the window's other edge a BEGIN may stay open. Of rows at one time the BEGINs count first:
-an interval of length zero is found whichever row was written first, and no END is early by a tie.
+shift no later pair; at the window's other edge a BEGIN may stay open. Rows at one time count in the order of the file:
+where one activation ends as the next begins, taking the BEGIN first would close every activation as it opens.
 
 How: with +1 for a BEGIN and -1 for an END, the running sum of a key reaches a new minimum below zero exactly at the
 early ends. Of what is left, the n-th END belongs to the n-th BEGIN.
@@ -59,7 +59,7 @@ def fifo_pairs(rows: pl.DataFrame, key: Sequence[str], order: Sequence[str], beg
     """
     if rows.is_empty():
         return Pairs(rows, rows, rows, rows)
-    rows = rows.sort(*key, *order, pl.col(begins).not_(), maintain_order=True)
+    rows = rows.sort(*key, *order, maintain_order=True)
     rows = rows.with_columns(_floor=_step(begins).cum_sum().cum_min().clip(upper_bound=0).over(key))
     early = pl.col("_floor") < pl.col("_floor").shift(1, fill_value=0).over(key)
     rows = rows.with_columns(_early=early)

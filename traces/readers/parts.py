@@ -19,7 +19,7 @@ from typing import Any
 
 from overlap.errors import TraceError
 from overlap.traces.readers.gathered import Gathered
-from overlap.traces.readers.rows import RowReader, last_place
+from overlap.traces.readers.rows import UNREADABLE, RowReader, last_place
 from overlap.traces.readers.stream import Stream
 
 # Below this a second process costs more than it saves.
@@ -39,9 +39,14 @@ class Part:
     unread_bytes: int
 
     @property
+    def whole(self) -> bool:
+        """Whether every row could be read."""
+        return UNREADABLE not in self.found.tally.dropped
+
+    @property
     def smooth(self) -> bool:
         """Whether the part can stand before others."""
-        return not self.closed and not self.unread_bytes and not self.found.tally.dropped
+        return not self.closed and not self.unread_bytes and self.whole
 
 
 def gather(stream: Stream, inside: bool = False) -> Part:
@@ -74,7 +79,7 @@ def gather_in_parts(stream: Stream, part_bytes: int = PART_BYTES) -> Part | None
         whole = gather(Stream(stream.path, span=spans[0]))
         for link, _ in children:
             part = link.recv() if whole.smooth else None
-            if part is None or part.found.tally.dropped:
+            if part is None or not part.whole:
                 return None
             whole.found.absorb(part.found)
             whole = Part(whole.found, whole.head, part.tail, part.closed, part.unread_bytes)

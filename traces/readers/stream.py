@@ -6,6 +6,7 @@ then says what is wrong. Nothing but `TraceError` comes out.
 
 from __future__ import annotations
 
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,11 @@ class Stream:
         self.cut = ""
         self.read_bytes = 0
         try:
-            self.file_bytes = path.stat().st_size
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                # A pipe that nobody writes to would be waited for without end, and a trace is read more than once.
+                raise TraceError(f"cannot read {path}: not a regular file", "save the trace to a file")
+            self.file_bytes = found.st_size
             with path.open("rb") as file:
                 self.zipped = file.read(2) == GZIP
         except OSError as error:
@@ -51,10 +56,12 @@ class Stream:
     def head(self) -> bytes:
         """The first 64 KiB of the content, or all of it."""
         found = b""
-        for block in Stream(self.path, _HEAD_BYTES).blocks():
+        stream = Stream(self.path, _HEAD_BYTES)
+        for block in stream.blocks():
             found += block
             if len(found) >= _HEAD_BYTES:
                 break
+        self.cut = stream.cut
         return found[:_HEAD_BYTES]
 
     def all(self) -> bytes:

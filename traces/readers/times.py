@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 # Rather more than 100 years; beyond this a time is not one.
 ABSURD_NS = 4 * 10**18
+# No kernel runs for longer than a day; a row that says so would be all of the window.
+LONGEST_NS = 86_400 * 10**9
 
 
 def micros_to_ns(text: bytes | str) -> int | None:
