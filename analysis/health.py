@@ -88,7 +88,7 @@ def device_rows(events: pl.DataFrame, host: pl.DataFrame) -> Check:
 
 
 def _reading(about: About) -> Check:
-    """What the reader could not take, and what it warned of."""
+    """What the reader could not take; its warnings stand by themselves."""
     lost = sum(about.dropped.values())
     reasons = [f"{reason}: {count:,}" for reason, count in about.dropped.items()]
     detail = (

@@ -24,6 +24,10 @@ RULES = (
     (r"bundle_\d+", "bundle"),
     (r"/\d+\b", "/*"),
     (r"\bop(?:_\d+)+\b", "op"),
+    # The graph compiler numbers what it fuses and splits: `fusedTPCNode_8_0`, `gemm_n1234__0`, `g_3_conv_0`.
+    (r"^(fusedTPCNode)(?:_\d+)+", "${1}"),
+    (r"_n\d+__\d+\b", ""),
+    (r"^g_\d+_", "g_*_"),
     # Layers and chunks do the same work; annotations count iterations.
     (r"(?i)\b(layers?|chunk|tile)([._]?)\d+\b", "${1}${2}*"),
     (r"(?i)\biter(?:ation)?[ _#]*\d+\b", "iter N"),

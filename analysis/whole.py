@@ -94,12 +94,22 @@ def window_for(trace: Trace, events: pl.DataFrame, look: Look) -> tuple[Window, 
 
 
 def clipped(events: pl.DataFrame, window: Window) -> pl.DataFrame:
-    """Rows that touch the window, cut to it."""
+    """Rows that share time with the window, cut to it; what is known of a whole row is not known of a part of it.
+
+    Rows of length zero stay where they are inside of it.
+    """
     start, end = window
-    inside = events.filter(pl.col("end_ns") >= start, pl.col("start_ns") <= end)
-    if inside.select((pl.col("start_ns").min() >= start) & (pl.col("end_ns").max() <= end)).item():
-        return inside
-    return inside.with_columns(pl.col("start_ns", "end_ns").clip(start, end))
+    starts, ends = pl.col("start_ns"), pl.col("end_ns")
+    within = (starts >= start) & (ends <= end)
+    if events.select(within.all()).item():
+        return events
+    inside = events.filter(within | ((ends > start) & (starts < end)))
+    whole = pl.when(within)
+    return inside.with_columns(
+        starts.clip(start, end),
+        ends.clip(start, end),
+        *(whole.then(name).otherwise(pl.lit(-1, pl.Int64)).alias(name) for name in ("flops", "bytes")),
+    )
 
 
 def _device(trace: Trace, index: int, look: Look, sound: Sequence[Check] | None) -> DeviceAnalysis:

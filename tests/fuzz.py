@@ -17,8 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from overlap.analysis.partition import partition
+from overlap.analysis.whole import analyse
 from overlap.errors import OverlapError
+from overlap.traces.chrome import TraceInfo, write_chrome
 from overlap.traces.read import read_trace
+from overlap.traces.table import table_bytes
 from tests.kineto_files import cuda_rows, document, hpu_rows
 
 MOST_SECONDS = 10.0
@@ -50,6 +53,12 @@ def seeds() -> dict[str, bytes]:
         "tef.json": json.dumps(_tef()).encode(),
         "hw.csv": hw_csv().encode(),
     }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cuda.json"
+        path.write_bytes(found["cuda.json"])
+        trace = read_trace(path)
+        own = write_chrome(trace.events, Path(folder) / "own.json", TraceInfo("device", "synthetic"))
+        found |= {"own.json": own.read_bytes(), "own.parquet": table_bytes(trace)}
     if SAMPLES.is_dir():
         found |= {path.name: path.read_bytes() for path in SAMPLES.iterdir() if path.stat().st_size < 100_000}
     return found
@@ -126,6 +135,7 @@ def run(count: int, seed: int) -> Iterator[str]:
                 trace = read_trace(path)
                 for _, events in trace.events.group_by("device"):
                     partition(events)  # asserts that its parts sum to the window
+                analyse(trace)
                 outcome = "trace"
             except OverlapError as error:
                 outcome = type(error).__name__ if str(error) else "an error that says nothing"

@@ -105,9 +105,7 @@ def test_what_the_reader_left_out_is_said() -> None:
     events = table([("TPC", 0, "a", 0, 5)])
     about = About(rows=9, dropped={"end without begin": 2, "zero length": 1}, warnings=("the file is cut",))
     found = named(checks(events, host([]), about))["reading"]
-    assert found == Check(
-        "reading", False, "left out 3 rows (end without begin: 2, zero length: 1); the file is cut", 3
-    )
+    assert found == Check("reading", False, "left out 3 rows (end without begin: 2, zero length: 1)", 3)
 
 
 def test_steps_are_those_of_the_device_where_it_says_so() -> None:

@@ -14,8 +14,10 @@ import polars as pl
 import pytest
 
 from overlap.analysis.partition import partition
+from overlap.analysis.whole import analyse
 from overlap.commands import tensorboard
 from overlap.errors import RunDirError
+from overlap.traces.find import trace_files
 from overlap.traces.read import read_trace
 from tests.conftest import Answer
 from tests.kineto_files import ADD, GEMM, cuda_rows, document, host, hpu_rows, kernel, saved
@@ -246,3 +248,32 @@ def test_the_vendors_table_comes_out_of_the_raw_profile(cli: Cli, tmp_path: Path
     theirs = pl.read_csv(SAMPLES / "debug_hw_prof_accel0_001_analyzed_nodes.csv", infer_schema=False)
     for name in ("Node Name", "Duration (us)", "Active (us)", "Variance single engine (us²)", "Num activations"):
         assert ours[name].to_list() == theirs[name].to_list(), name
+
+
+def test_rows_cut_by_the_window_claim_no_work(cli: Cli, tmp_path: Path) -> None:
+    rows = [host("ProfilerStep#1", "gpu_user_annotation", 100, 10), *cuda_rows()[2:4], kernel(GEMM, 10, 91, 7, 1)]
+    saved(tmp_path / "a.json", document([*rows, kernel(ADD, 102, 3)]))
+    trace = read_trace(tmp_path / "a.json")
+    (device,) = analyse(trace)
+    assert device.ops["duration_ns"].to_list() == [1000, 3000]
+    assert device.roofline.is_empty(), "1 us of a product of 91 us would be above the roof"
+
+
+def test_what_was_written_can_be_analysed_again(cli: Cli, tmp_path: Path) -> None:
+    rows = [host("ProfilerStep#1", "gpu_user_annotation", 0, 100), *cuda_rows()[2:]]
+    saved(tmp_path / "a.json", document(rows, SYNTHETIC="made up"))
+    cli("analyze", "trace=a.json", "hydra.run.dir=first")
+    assert [path.name for path in trace_files(tmp_path / "first")] == ["a.parquet"], "one trace, once"
+    cli("analyze", "trace=first", "hydra.run.dir=second")
+    one, two = analysis(tmp_path / "first"), analysis(tmp_path / "second")
+    for key in ("evidence", "window_ns", "partition_ns", "busy"):
+        assert one[key] == two[key], key
+    assert two["devices"][0]["hardware"] == "NVIDIA H100"
+
+
+def test_a_table_of_somebody_else_is_of_unknown_evidence(cli: Cli, tmp_path: Path) -> None:
+    rows = {"engine": ["MME", "GPU"], "start_ns": [0, 5], "end_ns": [10, 20], "lane": ["a", "b"]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "a.parquet")
+    answer = cli("analyze", "trace=a.parquet", "hydra.run.dir=out")
+    assert "1 rows name an engine that there is none of" in answer.out
+    assert analysis(tmp_path / "out")["evidence"] == "unknown"

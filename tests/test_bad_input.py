@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -142,3 +144,14 @@ def test_tables_fit_eighty_columns(cli: Cli, tmp_path: Path, monkeypatch: pytest
     assert any("NVIDIA H100" in line and "all devices" in line for line in lines)
     assert [line.count("%") for line in lines if line.startswith("idle")] == [3, 2]
     assert all(len(line) <= 80 for line in lines if "µs" in line)
+
+
+def test_a_reader_that_leaves_early_is_no_failure(tmp_path: Path) -> None:
+    saved(tmp_path / "x.json", WHOLE)
+    command = [sys.executable, "-m", "overlap", "analyze", "trace=x.json", "cache=false", "hydra.run.dir=out"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "out" / "report.html").exists()

@@ -189,7 +189,7 @@ def test_changes_carry_their_sign() -> None:
 
 
 def test_a_page_of_very_many_devices_stays_small() -> None:
-    one = bare()
+    one = bare().devices[0]
     page = trace_page(replace(report(), devices=[replace(one, name=f"rank {i}") for i in range(MOST_DEVICES + 3)]))
     assert page.count('<h2 class="device"') == MOST_DEVICES
     assert "3 more devices are left out" in page
@@ -200,7 +200,8 @@ def test_sections_that_would_say_nothing_are_left_out() -> None:
     nowhere = pl.DataFrame({"attention_phase": ["other"], "engine": ["TPC"], "exposed_ns": [5], "hidden_ns": [0]})
     no_layer = pl.DataFrame({"layer": [-1], "engine": ["TPC"], "exposed_ns": [5]})
     one_way = pl.DataFrame({"definition": ["until halt"], "busy_ns": [5]})
-    assert device_sections(replace(bare(), phases=nowhere, layers=no_layer, tpc=one_way)) == device_sections(bare())
+    said = replace(bare().devices[0], phases=nowhere, layers=no_layer, tpc=one_way)
+    assert not device_sections(said)
 
 
 def test_time_on_unknown_engines_is_in_the_headline() -> None:

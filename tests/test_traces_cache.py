@@ -125,3 +125,20 @@ def test_the_entries_that_were_not_used_for_longest_go_first(tmp_path: Path, mon
     monkeypatch.setattr(module, "MOST_BYTES", int(size * 1.5))
     get(paths[3], cache)
     assert [name for name, folder in entries.items() if folder.exists()] == ["1.json", "3.json"]
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_kept(
+    tmp_path: Path, parsed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "a.json", document([kernel(ADD, 5, 1)]))
+    real = read._read
+
+    def slow(stream, *rest):  # type: ignore[no-untyped-def]
+        found = real(stream, *rest)
+        saved(path, document([kernel(ADD, 5, 1), kernel(ADD, 7, 1)]))  # the profiler goes on writing
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(read, "_read", slow)
+        assert get(path, tmp_path / "cache").events.height == 1
+    assert get(path, tmp_path / "cache").events.height == 2

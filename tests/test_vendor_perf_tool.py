@@ -107,6 +107,13 @@ def test_an_empty_window_has_no_shares() -> None:
     assert frame["vendor_share"].null_count() == frame.height
 
 
+def test_steps_that_overlap_on_the_device_count_once() -> None:
+    table = events(("MME", 0, 200))
+    steps = pl.DataFrame({"start_ns": [0, 100], "end_ns": [110, 200]})
+    lines = dict(perf_tool(table, empty(HOST), (0, 200), steps).select("name", "vendor_ns").iter_rows())
+    assert (lines["Device/Host ratio"], lines["Idle total"]) == (200, 0)
+
+
 ROWS = st.lists(st.tuples(st.sampled_from(["MME", "TPC", "DMA"]), st.integers(0, 60), st.integers(0, 20)), max_size=12)
 CUTS = st.lists(st.integers(0, 80), unique=True, max_size=5).map(sorted)
 

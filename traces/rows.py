@@ -53,13 +53,13 @@ def text_of(row: Mapping[str, Any]) -> str:
 
 
 def counter_rows(events: pl.DataFrame, pids: Pids, origin_ns: int) -> Iterable[pl.Series]:
-    """`C` rows `<engine> busy` (lanes that are busy) and `MME&TPC both` (0 or 1) as step functions: changes only."""
+    """`C` rows `<engine> busy` (rows that run) and `MME&TPC both` (0 or 1) as step functions: changes only."""
     for device in sorted({device for device, _ in pids}):
         steps = active_steps(events.filter(pl.col("device") == device))
         engines = [engine for one, engine in pids if one == device]
         for engine in engines:
             column = steps.select("time_ns", value=engine)
-            yield _counter(column, f"{engine} busy", "lanes", pids[device, engine], origin_ns)
+            yield _counter(column, f"{engine} busy", "rows", pids[device, engine], origin_ns)
         if {"MME", "TPC"} <= set(engines):
             both = ((pl.col("MME") > 0) & (pl.col("TPC") > 0)).cast(pl.Int64)
             yield _counter(steps.select("time_ns", value=both), "MME&TPC both", "both", pids[device, "MME"], origin_ns)
@@ -83,7 +83,9 @@ def sample_rows(samples: pl.DataFrame, pid: int, origin_ns: int) -> pl.Series:
     began = pl.col("time_ns").shift(1).over(track).fill_null(origin_ns)
     values = ordered.with_columns(began.alias("time_ns"))
     ends = ordered.group_by(track, maintain_order=True).agg(pl.col("time_ns").max(), pl.lit(0, pl.Int64).alias("value"))
-    title = pl.concat_str("lane", "name", separator=" ").alias("name")
+    many = samples["device"].n_unique() > 1
+    device = pl.concat_str(pl.lit("device "), pl.col("device").cast(pl.String), pl.lit(" ")) if many else pl.lit("")
+    title = pl.concat_str(device, "lane", pl.lit(" "), "name").alias("name")
     where = members(title, pl.lit(pid).alias("pid"))
     rows = pl.concat([values.select(*track, "time_ns", "value"), ends.select(*track, "time_ns", "value")])
     value = pl.col("value").cast(pl.String)

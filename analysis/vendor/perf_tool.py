@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from overlap.analysis.intervals import Islands, clipped, shared_ns, union
+from overlap.analysis.intervals import Islands, clipped, islands, shared_ns, union
 from overlap.analysis.partition import Partition, partition
 from overlap.analysis.unions import Unions, engine_unions, union_of
 from overlap.traces.sweep import Window
@@ -56,6 +56,10 @@ HOST_LINES = (
         NOT_PUBLIC,
     ),
 )
+
+
+# Rows that name a stretch of time; nothing need have been done in it.
+_ANNOTATIONS = ("user_annotation", "gpu_user_annotation")
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def perf_tool(
         events: an event table of one device (`overlap.traces.schema`).
         host: a host table; without rows the host's lines are null.
         window: (start_ns, end_ns) of the honest figures.
-        steps: `start_ns, end_ns` of each iteration, disjoint; the window itself where it is None or empty.
+        steps: `start_ns, end_ns` of each iteration; the window itself where it is None or empty.
         unions: `engine_unions` of events and window, where they are known already.
 
     Returns:
@@ -173,7 +177,8 @@ def _host_lines(host: pl.DataFrame, device: Islands, window: Window) -> Iterator
     if host.is_empty():
         yield name, None, None, "", None, None, missing
         return
-    side = shared_ns(device, _union(host, window))
+    work = ~pl.col("kind").is_in(_ANNOTATIONS) & ~pl.col("name").str.starts_with("nn.Module: ")
+    side = shared_ns(device, _union(host.filter(work), window))
     text = f"{NOT_PUBLIC} Ours: time with a host row and a device row at once."
     yield name, None, None, "host and device both busy", side, side / whole if whole else 0.0, text
 
@@ -190,6 +195,10 @@ def _device_time(device: Islands, window: Window, steps: pl.DataFrame | None) ->
     start, end = window
     rows = [window] if steps is None or steps.is_empty() else steps.select("start_ns", "end_ns").rows()
     bounds = np.clip(np.array(rows, dtype=np.int64), start, end)
+    bounds = bounds[bounds[:, 1] > bounds[:, 0]]
+    # Work of two steps may overlap on the device; no time counts twice.
+    apart = islands(bounds[:, 0], bounds[:, 1], touching=False)
+    bounds = np.stack((apart.start_ns, apart.end_ns), axis=1)
     total = int((bounds[:, 1] - bounds[:, 0]).sum())
     starts, ends = device.start_ns, device.end_ns
     if not len(starts):

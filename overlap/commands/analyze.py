@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,16 @@ def run(config: Any, run_dir: Path) -> None:
     from overlap.commands.analyze_run import analyse_all
     from overlap.commands.analyze_tables import analysis_tables
 
+    class Output(Console):
+        """Falls silent when nobody reads on: the files are written by then, so nothing has failed."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
     result = analyse_all(root)
     write_analysis(result, run_dir)
-    console = Console()
+    console = Output()
     for table in analysis_tables(result, console.width):
         # Apart from its table, because a title is broken to the width of that.
         console.print(table.title, soft_wrap=True, highlight=False)
