@@ -14,10 +14,7 @@ not additive: two advices may be about the same time. What has no saving is a no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import polars as pl
 
 from overlap.analysis.advice_rules import RULES, Draft, Findings
 from overlap.analysis.numbers import share_text, time_text
@@ -96,14 +93,3 @@ def _notes(part: Partition) -> list[str]:
         for engine, text in texts.items()
         if times[engine] and times[engine] >= SMALLEST * part.window_ns
     ]
-
-
-def advice_frame(advice: Sequence[Advice]) -> pl.DataFrame:
-    """Advice as a table: `title, saves_at_most_ns, of_window, evidence, knob, caveat`."""
-    rows = [
-        (one.title, one.saves_at_most_ns, one.of_window, "; ".join(one.evidence), one.knob, one.caveat)
-        for one in advice
-    ]
-    texts = dict.fromkeys(("evidence", "knob", "caveat"), pl.String)
-    schema = {"title": pl.String, "saves_at_most_ns": pl.Int64, "of_window": pl.Float64, **texts}
-    return pl.DataFrame(rows, schema=schema, orient="row")

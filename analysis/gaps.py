@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from overlap.analysis.intervals import Islands, Mask, busy_before, clipped, islands
+from overlap.analysis.intervals import Islands, Mask, clipped, islands
 from overlap.traces.codes import Ints
 from overlap.traces.sweep import Window
 
@@ -63,20 +63,6 @@ def gap_summary(found: pl.DataFrame) -> pl.DataFrame:
     )
     filled = pl.col("count", "total_ns", "longest_ns").fill_null(0)
     return sizes.join(sums, on="size", how="left", maintain_order="left").with_columns(filled)
-
-
-def engine_gaps(events: pl.DataFrame, engine: str, window: Window, macro_ns: int = MACRO_NS) -> pl.DataFrame:
-    """Gaps of one engine.
-
-    Returns:
-        The columns of `gaps`, whose names are ops of this engine, and `others_busy_ns`: the part of the gap in which
-        any other engine was busy.
-    """
-    mine = pl.col("engine") == engine
-    found = gaps(events.filter(mine), window, macro_ns)
-    busy = _busy(events.filter(~mine), window)
-    times = [busy_before(busy, found[name].to_numpy()) for name in ("start_ns", "end_ns")]
-    return found.with_columns(pl.Series("others_busy_ns", times[1] - times[0], dtype=pl.Int64))
 
 
 def _busy(events: pl.DataFrame, window: Window) -> Islands:

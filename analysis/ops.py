@@ -52,28 +52,6 @@ def op_table(events: pl.DataFrame, unions: Unions | None = None) -> pl.DataFrame
     )
 
 
-def by_kind(ops: pl.DataFrame) -> pl.DataFrame:
-    """Sums of an `op_table` per (engine, kind), largest duration first.
-
-    Returns:
-        `engine, kind, ops, duration_ns, exposed_ns, hidden_ns, flops, bytes`; unknown flops and bytes count as 0.
-    """
-    return _sums(ops, ["engine", "kind"])
-
-
-def by_phase(ops: pl.DataFrame) -> pl.DataFrame:
-    """Sums of an `op_table` per (phase, engine), largest duration first; columns as in `by_kind`."""
-    return _sums(ops, ["phase", "engine"])
-
-
-def _sums(ops: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    return (
-        ops.group_by(keys)
-        .agg(pl.len().cast(pl.Int64).alias("ops"), pl.col(*_SUMS).clip(lower_bound=0).sum())
-        .sort(["duration_ns", *keys], descending=[True, *(False for _ in keys)])
-    )
-
-
 def _merged(events: pl.DataFrame) -> tuple[pl.DataFrame, Islands]:
     """The ops (`key`, traits, `start_ns`, `end_ns`, `flops`, `bytes`), and disjoint pieces of each by its row."""
     # Rows without an op_id are ops of their own.

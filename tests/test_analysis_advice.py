@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from overlap.analysis.advice import SMALLEST, Advice, Advised, advice_frame, advise, least_window_ns
+from overlap.analysis.advice import Advice, Advised, advise
 from overlap.analysis.advice_rules import Findings
 from overlap.analysis.lane_use import lane_use
 from overlap.analysis.ops import op_table
@@ -134,36 +132,3 @@ def test_what_cannot_be_said_is_a_note() -> None:
 
 def test_an_empty_trace_gets_no_advice() -> None:
     assert asked(empty()) == Advised((), (), 0, 0)
-
-
-def test_a_table_of_it() -> None:
-    frame = advice_frame(asked(events(("MME", "qk", 0, 300), ("TPC", "softmax", 300, 500))).advice)
-    assert frame.columns == ["title", "saves_at_most_ns", "of_window", "evidence", "knob", "caveat"]
-    assert frame.height == 2
-    assert advice_frame(()).is_empty()
-
-
-KINDS = st.sampled_from(["softmax", "transpose", "gemm"])
-ENGINE = st.sampled_from(["MME", "TPC", "DMA", "NIC", "FUSED", "OTHER"])
-ROWS = st.lists(st.tuples(ENGINE, KINDS, st.integers(0, 300), st.integers(0, 200)), max_size=10)
-GAPS = st.lists(st.tuples(st.integers(0, 900), st.sampled_from(["micro", "macro"])), max_size=4)
-
-
-@given(ROWS, GAPS, st.integers(0, 2000), st.integers(1, 3))
-def test_no_advice_claims_more_than_the_window_has(rows: list[Row], gaps: list, host: int, lanes: int) -> None:
-    table = events(*((engine, kind, start, start + length) for engine, kind, start, length in rows), lanes=lanes)
-    part = partition(table)
-    use = lane_use(table, op_table(table))
-    assert use.filter((pl.col("spare_ns") < 0) | (pl.col("spare_ns") > pl.col("duration_ns"))).is_empty()
-    advised = asked(table, gaps=gap_frame(*gaps), lane_use=use, host_ns={"Compile Time": host})
-    assert advised.least_window_ns == least_window_ns(part) <= part.window_ns
-    room = part.window_ns - advised.least_window_ns
-    for one in advised.advice:
-        assert SMALLEST * part.window_ns <= one.saves_at_most_ns <= part.window_ns
-        assert one.of_window == part.fraction(one.saves_at_most_ns)
-        assert one.evidence
-        assert one.knob
-        if not one.title.startswith(("Make", "Avoid", "Fill")):
-            assert one.saves_at_most_ns <= room
-    savings = [one.saves_at_most_ns for one in advised.advice]
-    assert savings == sorted(savings, reverse=True)

@@ -7,10 +7,10 @@ from itertools import groupby
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlap.analysis.gaps import engine_gaps, gap_summary, gaps
+from overlap.analysis.gaps import gap_summary, gaps
 from overlap.analysis.partition import partition
 from overlap.traces.schema import empty
-from tests.timelines import ENGINES, ROWS, WINDOW, Row, count_ns, running, table
+from tests.timelines import ROWS, WINDOW, Row, running, table
 
 
 def slow_gaps(rows: list[Row]) -> list[tuple[int, int]]:
@@ -45,17 +45,6 @@ def test_gaps_sum_to_the_idle_part(rows: list[Row], macro_ns: int) -> None:
     assert summary["size"].to_list() == ["micro", "macro"]
     assert summary["count"].sum() == found.height
     assert summary["longest_ns"].max() == (found["length_ns"].max() or 0)
-
-
-@given(ROWS, st.sampled_from(ENGINES))
-def test_gaps_of_one_engine(rows: list[Row], engine: str) -> None:
-    found = engine_gaps(table(rows), engine, WINDOW)
-    mine = [row for row in rows if row[0] == engine]
-    others = [row for row in rows if row[0] != engine]
-    assert found.select("start_ns", "end_ns").rows() == slow_gaps(mine)
-    for row in found.iter_rows(named=True):
-        window = (row["start_ns"], row["end_ns"])
-        assert row["others_busy_ns"] == count_ns(lambda now: bool(running(others, now)), window)
 
 
 def test_no_rows_are_one_gap_and_no_time_is_none() -> None:

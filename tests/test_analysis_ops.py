@@ -6,7 +6,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlap.analysis.ops import by_kind, by_phase, op_table
+from overlap.analysis.ops import op_table
 from overlap.traces.schema import EVENTS, empty, filled
 
 ENGINE_OF = ("MME", "TPC", "DMA", "TPC", "MME")
@@ -71,14 +71,5 @@ def test_keeps_the_traits_and_the_order_of_start() -> None:
     }  # fmt: skip
 
 
-def test_sums_per_kind_and_phase() -> None:
-    ops = op_table(table([(0, 0, 10), (1, 2, 3), (3, 8, 4)]))
-    tpc = by_kind(ops).filter(engine="TPC").row(0, named=True)
-    assert (tpc["ops"], tpc["duration_ns"], tpc["hidden_ns"], tpc["exposed_ns"]) == (2, 7, 5, 2)
-    assert (tpc["flops"], tpc["bytes"]) == (10, 0)
-    assert by_phase(ops)["engine"].to_list() == ["MME", "TPC"]
-
-
 def test_an_empty_table_has_no_ops() -> None:
     assert op_table(empty()).is_empty()
-    assert by_kind(op_table(empty())).is_empty()

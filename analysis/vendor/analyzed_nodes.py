@@ -42,7 +42,6 @@ _IN_US = {
     "Avg single engine (us)": "avg",
     "Avg single engine active (us)": "avg",
 }
-_TEXTS = ("Unit", "Node Name", "Op Type")
 
 
 def analyzed_nodes(events: pl.DataFrame) -> pl.DataFrame:

@@ -82,7 +82,7 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
         with _as_hydra_expects(command, arguments):
             task()
     except KeyboardInterrupt as error:
-        raise Interrupted(outcome.resume) from error
+        raise Interrupted(outcome.resume if "search" in command.groups else "") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(command, overrides, error) from error
     except ValueError as error:

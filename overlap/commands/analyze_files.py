@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -24,6 +25,8 @@ from overlap.traces.find import rank_name
 from overlap.traces.table import table_bytes
 
 SCHEMA = "overlap.analysis/1"
+# Devices whose vendor has the tool that its figures are of.
+_GAUDI = re.compile(r"gaudi|hpu|accel|hl-\d", re.I)
 
 
 def write_analysis(result: AnalysisResult, run_dir: Path) -> None:
@@ -207,7 +210,7 @@ def _device_data(one: Named) -> DeviceData:
         gaps=device.gaps,
         gap_summary=device.gap_summary,
         tpc=device.tpc,
-        vendor=device.vendor,
+        vendor=device.vendor if _GAUDI.search(device.name) else None,
         roofline=_roofline(one),
     )
 

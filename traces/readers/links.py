@@ -162,5 +162,5 @@ def product_work(dims: bytes, types: bytes) -> tuple[int, int] | None:
     if None in sizes:
         return 2 * math.prod((batch, m, n, k)), -1
     # The result has two bytes at least: products of fp8 are stored in a wider type.
-    items = sizes[0] * m * k + sizes[1] * k * n + max(2, *sizes) * m * n  # type: ignore[operator, type-var]
+    items = sizes[0] * m * k + sizes[1] * k * n + max(2, *sizes) * m * n  # type: ignore[type-var]
     return 2 * math.prod((batch, m, n, k)), batch * items

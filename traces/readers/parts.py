@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -124,6 +125,7 @@ def _start(path: Path, span: tuple[int, int]) -> tuple[Connection, Any]:
 
 def _work(path: Path, span: tuple[int, int], link: Connection) -> None:
     """In the child: the part, or None for whatever goes wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it ends its children
     try:
         part: Part | None = gather(Stream(path, span=span), inside=True)
     except Exception:  # the parent reads the file itself and meets the same problem
