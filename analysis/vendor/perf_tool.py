@@ -177,7 +177,8 @@ def _host_lines(host: pl.DataFrame, device: Islands, window: Window) -> Iterator
     if host.is_empty():
         yield name, None, None, "", None, None, missing
         return
-    work = ~pl.col("kind").is_in(_ANNOTATIONS) & ~pl.col("name").str.starts_with("nn.Module: ")
+    labels = names.filter(names.str.starts_with("nn.Module: ")).implode()
+    work = ~pl.col("kind").is_in(_ANNOTATIONS) & ~pl.col("name").is_in(labels)
     side = shared_ns(device, _union(host.filter(work), window))
     text = f"{NOT_PUBLIC} Ours: time with a host row and a device row at once."
     yield name, None, None, "host and device both busy", side, side / whole if whole else 0.0, text
