@@ -1,5 +1,6 @@
 # `make sweep` and `make test` are all a new user needs; both make the environment on first use.
 #   make sweep ARGS="workload=llama_3_2_1b_prefill search.final_rounds=9"
+#   make analyze ARGS="trace=path/to/worker.pt.trace.json.gz"
 #   make test ARGS="tests/test_host.py -k deadlock"
 PYTHON ?= python3
 VENV := .venv
