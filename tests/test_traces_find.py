@@ -49,6 +49,7 @@ def test_of_files_that_hold_the_same_the_raw_one_counts(tmp_path: Path) -> None:
 def test_a_run_keeps_its_traces_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "traces").mkdir()
     saved(tmp_path / "profile.json", {"a": 1})
+    pl.DataFrame({"trial": [1]}).write_parquet(tmp_path / "trials.parquet")
     path = saved(tmp_path / "traces" / "kept.pt.trace.json.gz", gzip.compress(b"[]") and json.dumps(cuda_rows()))
     assert trace_files(tmp_path) == [path]
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
+
 from overlap.errors import TraceError
 from overlap.traces.readers.stream import Stream
-from overlap.traces.sniff import KINETO, sniff
+from overlap.traces.sniff import KINETO, PARQUET, sniff
+from overlap.traces.table import NEEDED
 
 SUFFIXES = (".json", ".json.gz", ".csv", ".csv.gz", ".hltv", ".zip", ".tar.gz", ".parquet")
 _NODES = "_analyzed_nodes"
@@ -58,7 +61,9 @@ def _is_trace(path: Path) -> bool:
     try:
         head = Stream(path).head()
         kind = sniff(head, path.name)
-    except TraceError:
+        if kind == PARQUET:
+            return set(NEEDED) <= set(pl.read_parquet_schema(path))
+    except (TraceError, OSError, pl.exceptions.PolarsError):
         return False
     return kind != KINETO or b'"traceEvents"' in head or head.lstrip().startswith(b"[")
 

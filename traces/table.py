@@ -21,7 +21,7 @@ from overlap.traces.trace import About, Tally, Trace
 KEY = "overlap"
 FORMAT = "event table"
 _STEP = r"^ProfilerStep#\d+$"
-_NEEDED = ("engine", "start_ns", "end_ns")
+NEEDED = ("engine", "start_ns", "end_ns")
 
 
 def table_bytes(trace: Trace) -> bytes:
@@ -47,7 +47,7 @@ def read_table(path: Path, tally: Tally) -> Trace:
     """
     try:
         frame = pl.read_parquet(path)
-        missing = [name for name in _NEEDED if name not in frame.columns]
+        missing = [name for name in NEEDED if name not in frame.columns]
         if missing:
             raise TraceError(f"{path.name} is Parquet without the column {missing[0]!r}", "give an event table")
         known: dict[str, Any] = json.loads(pl.read_parquet_metadata(path).get(KEY, "{}"))
