@@ -116,6 +116,7 @@ def _device(one: Named) -> dict[str, Any]:
                 *(("engines", device.balance), ("lanes", device.lanes), ("phases", device.phases)),
                 *(("layers", device.layers), ("tpc_definitions", device.tpc), ("gaps", device.gap_summary)),
                 *(("pairs", device.pairs.head(50)), ("ops", device.names.head(100)), ("vendor", device.vendor)),
+                ("roofline", device.roofline.head(100)),
             )
         },
     }
