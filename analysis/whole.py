@@ -120,11 +120,12 @@ def _device(trace: Trace, index: int, look: Look, sound: Sequence[Check] | None)
     unions = engine_unions(events, window)
     part = partition(events, window, unions)
     name = device_name(trace.about.devices, index)
+    peaks = find_peaks(name)
     # Two threads: polars and numpy let go of Python's lock while they work.
     with ThreadPoolExecutor(1) as beside:
         of_time = beside.submit(_of_time, events, trace.host, window, look, unions, steps)
         of_checks = beside.submit(lambda: checks(mine, trace.host, trace.about) if sound is None else sound)
-        of_ops = _of_ops(events, unions, find_peaks(name))
+        of_ops = _of_ops(events, unions, peaks)
         times = of_time.result()
         spare = lane_use(events, of_ops["ops"])
         findings = Findings(part, of_ops["ops"], times["gaps"], spare, host_times(times["vendor"]))
@@ -137,7 +138,7 @@ def _device(trace: Trace, index: int, look: Look, sound: Sequence[Check] | None)
         partition=part,
         steps=max(1, steps.height),
         outside=mine.height - events.height,
-        peaks=find_peaks(name),
+        peaks=peaks,
         advised=advised,
         checks=found,
         **of_ops,

@@ -142,3 +142,12 @@ def test_a_file_that_grows_while_it_is_read_is_not_kept(
         patched.setattr(read, "_read", slow)
         assert get(path, tmp_path / "cache").events.height == 1
     assert get(path, tmp_path / "cache").events.height == 2
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    fresh, left = (tmp_path / "cache" / name for name in ("new-fresh", "new-left"))
+    for folder in (fresh, left):
+        folder.mkdir(parents=True)
+    old(left)
+    get(saved(tmp_path / "a.json", document(cuda_rows())), tmp_path / "cache")
+    assert (fresh.exists(), left.exists()) == (True, False)

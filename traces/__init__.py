@@ -1,1 +1,1 @@
-"""Traces: one event table for every source (`schema`), and writers for the viewers people use."""
+"""Traces: one event table for every source (`schema`), a reader per format (`read`), writers for viewers, a cache."""

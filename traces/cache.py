@@ -35,6 +35,8 @@ MOST_BYTES = 8 << 30
 TABLES = ("events", "host", "counters", "nodes")
 _PIECE_BYTES = 1 << 16
 _SETTLED_NS = 2 * 10**9
+_UNFINISHED = "new-"
+_ABANDONED_S = 86_400
 
 
 def default_root() -> Path:
@@ -123,7 +125,7 @@ class Cache:
             return  # the next run will read the file again, which is all that is lost
 
     def _write(self, key: str, trace: Trace) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="new-", dir=self.root))
+        folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.root))
         try:
             for name in TABLES:
                 # lz4: as quick to write as it is to read; a tenth of the JSON is small enough.
@@ -135,6 +137,9 @@ class Cache:
 
     def _prune(self, keep: str) -> None:
         entries = []
+        for folder in self.root.glob(f"{_UNFINISHED}*"):
+            if time.time() - folder.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(folder, ignore_errors=True)  # its process was killed
         for folder in self.root.iterdir():
             if folder.name != keep and (folder / "about.json").exists():
                 size = sum(file.stat().st_size for file in folder.iterdir())

@@ -53,6 +53,9 @@ HOST = pl.Schema(
     }
 )
 
+# How the profiler of PyTorch marks calls of modules among the rows of the host.
+MODULE = "nn.Module: "
+
 # Sampled counters: `value` belongs to the time since the lane's sample before.
 COUNTERS = pl.Schema({"device": pl.Int32, "lane": pl.String, "name": pl.String, "time_ns": pl.Int64, "value": pl.Int64})
 

@@ -28,6 +28,7 @@ import polars as pl
 from overlap.analysis.intervals import Islands, clipped, islands, shared_ns, union
 from overlap.analysis.partition import Partition, partition
 from overlap.analysis.unions import Unions, engine_unions, union_of
+from overlap.traces.schema import MODULE
 from overlap.traces.sweep import Window
 
 SUMMARY = pl.Schema(
@@ -177,7 +178,7 @@ def _host_lines(host: pl.DataFrame, device: Islands, window: Window) -> Iterator
     if host.is_empty():
         yield name, None, None, "", None, None, missing
         return
-    labels = names.filter(names.str.starts_with("nn.Module: ")).implode()
+    labels = names.filter(names.str.starts_with(MODULE)).implode()
     work = ~pl.col("kind").is_in(_ANNOTATIONS) & ~pl.col("name").is_in(labels)
     side = shared_ns(device, _union(host.filter(work), window))
     text = f"{NOT_PUBLIC} Ours: time with a host row and a device row at once."

@@ -16,7 +16,9 @@ import numpy as np
 from overlap.traces.readers import hpu
 from overlap.traces.readers.columns import Codes, Columns, Ints, coded, integer, integers, sound, times_of
 from overlap.traces.readers.decode import NO_ARGS, Batch, Row
+from overlap.traces.readers.pairing import EARLY, OPEN
 from overlap.traces.readers.times import doubles_to_ns
+from overlap.traces.schema import MODULE
 from overlap.traces.trace import Tally
 
 DEVICE = {"kernel", "gpu_memcpy", "gpu_memset", "memcpy", "memset", "hpu_op", "mtia_ccp_events", "concurrent_kernel"}
@@ -28,7 +30,6 @@ HOST = {
 }
 # Known, and of no use here: arrows, marks of the profiler about itself.
 LEFT_OUT = {"trace", "ac2g", "async", "async_cpu_to_gpu", "async_gpu", "fwdbwd", "cpu_instant_event", "enqueue"}
-MODULE = "nn.Module: "
 # Operators whose shapes give the flops of the kernels that they launch.
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_scaled_mm"}
 
@@ -201,8 +202,8 @@ def pair_halves(found: Gathered) -> None:
             begun, start = stack.pop()
             pairs.append((begun, start, time))
         else:
-            found.tally.drop("end without begin")
-    found.tally.drop("begin without end", sum(map(len, open_rows.values())))
+            found.tally.drop(EARLY)
+    found.tally.drop(OPEN, sum(map(len, open_rows.values())))
     found.halves = []
     if pairs:
         starts = np.array([start for _, start, _ in pairs], np.int64)

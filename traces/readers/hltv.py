@@ -39,7 +39,7 @@ ZIP, GZIP = b"PK\x03\x04", b"\x1f\x8b"
 _NODES, _HOST, _STATE = "views/trace_analyzer.json", "prof-data/host/host_trace.json", "prof-data/profile_state.json"
 _GRAPH = re.compile(r"(^|/)prof-data/post-graph/[^/]+\.json$")
 _BROKEN = (
-    *(OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError),
+    *(OSError, EOFError, ValueError, KeyError, RuntimeError),
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, RecursionError),
 )
 

@@ -20,7 +20,7 @@ import polars as pl
 from overlap.errors import TraceError
 from overlap.traces.readers import hpu
 from overlap.traces.readers.launches import launch_ids
-from overlap.traces.readers.pairing import Pairs, fifo_pairs
+from overlap.traces.readers.pairing import EARLY, OPEN, Pairs, fifo_pairs
 from overlap.traces.readers.table import micros, ns_of, read_text_csv, wrapped
 from overlap.traces.schema import COUNTERS, EVENTS, empty, filled
 from overlap.traces.trace import About, Tally, Trace
@@ -145,8 +145,8 @@ def _count_unmatched(pairs: Pairs, tally: Tally) -> None:
     ended = set(pairs.ends["lane"].unique().to_list()) | set(pairs.early["lane"].unique().to_list())
     marks = pairs.open.filter(pl.col("lane").is_in(list(ended)).not_())
     tally.drop(MARK, marks.height)
-    tally.drop("begin without end", pairs.open.height - marks.height)
-    tally.drop("end without begin", pairs.early.height)
+    tally.drop(OPEN, pairs.open.height - marks.height)
+    tally.drop(EARLY, pairs.early.height)
 
 
 def _with_tails(events: pl.DataFrame, writes: pl.DataFrame, tally: Tally) -> pl.DataFrame:

@@ -17,7 +17,8 @@ from itertools import pairwise
 import msgspec
 import polars as pl
 
-MODULE = "nn.Module: "
+from overlap.traces.schema import MODULE
+
 _LAUNCHES = ("cuda_runtime", "cuda_driver", "runtime", "hip_runtime", "mtia_runtime", "privateuse1_runtime")
 _OPERATORS = ("cpu_op", "operator")
 _ITEM_BYTES = {
