@@ -10,6 +10,7 @@ import torch.nn.functional as functional
 
 from overlap.capture import op, piece
 from overlap.kernels.attention import Span
+from overlap.kernels.collective import all_reduce
 from overlap.kernels.inputs import LayerWeights
 from overlap.workload import ModelShape
 
@@ -85,18 +86,26 @@ def _project(
 
 
 @piece
-def out_stage(x: torch.Tensor, attended: torch.Tensor, weights: LayerWeights) -> torch.Tensor:
-    """Output projection of [B, T, K·G·D] and residual; returns [B, T, H]."""
+def out_stage(x: torch.Tensor, attended: torch.Tensor, weights: LayerWeights, cards: int) -> torch.Tensor:
+    """Output projection of [B, T, K·G·D], sum over the cards and residual; returns [B, T, H]."""
     with op("out"):
         projected = functional.linear(attended, weights.out)
+    _sum_over(projected, cards)
     with op("residual"):
         projected.add_(x)
     return projected
 
 
+def _sum_over(partial: torch.Tensor, cards: int) -> None:
+    """Row-parallel GEMMs leave partial sums on every card."""
+    if cards > 1:
+        with op("all_reduce"):
+            all_reduce(partial, cards)
+
+
 @piece
 def mlp_stage(
-    x: torch.Tensor, weights: LayerWeights, eps: float, fused: bool, into: torch.Tensor | None
+    x: torch.Tensor, weights: LayerWeights, eps: float, fused: bool, into: torch.Tensor | None, cards: int
 ) -> torch.Tensor:
     """Norm, gated MLP and residual of x [B, T, H]; the last layer writes `into` the output, others make a tensor."""
     with op("norm"):
@@ -104,6 +113,7 @@ def mlp_stage(
     active = _gate_fused(normed, weights) if fused else _gate_split(normed, weights)
     with op("down"):
         down = functional.linear(active, weights.down)
+    _sum_over(down, cards)
     with op("residual"):
         if into is None:
             down.add_(x)

@@ -80,8 +80,8 @@ def _stage(
     elif name == "attn":
         flowing[chunk] = attention(flowing[chunk], keys, values, inputs.bias, span, Tiling.of(split))
     elif name == "out":
-        state[chunk] = out_stage(state[chunk], flowing.pop(chunk), weights)
+        state[chunk] = out_stage(state[chunk], flowing.pop(chunk), weights, workload.tensor_parallel)
     else:
         last = layer == workload.window_layers - 1
         into = output[span.batch : span.batch_end, span.query : span.query_end] if last else None
-        state[chunk] = mlp_stage(state[chunk], weights, shape.norm_eps, fused, into)
+        state[chunk] = mlp_stage(state[chunk], weights, shape.norm_eps, fused, into, workload.tensor_parallel)

@@ -58,7 +58,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _command(name: str) -> Command:
     if name in COMMANDS:
         return COMMANDS[name]
-    from overlap.app.similar import did_you_mean
+    from overlap.similar import did_you_mean
 
     hint = did_you_mean(name, list(COMMANDS))
     if "=" in name:

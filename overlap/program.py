@@ -94,12 +94,34 @@ class Ref(NamedTuple):
         return root
 
 
+class Geometry(NamedTuple):
+    """Size, stride and dtype of a tensor that a call sees or makes."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class CallWork(NamedTuple):
+    """What one ATen call does: its name without `aten::`, its tensors, flops of matrix calls, elements of vector calls.
+
+    `given` are the tensor arguments in order, `made` the results; a call that writes in place makes what it was given.
+    """
+
+    name: str
+    given: tuple[Geometry, ...] = ()
+    made: tuple[Geometry, ...] = ()
+    flops: int = 0
+    elements: int = 0
+
+
 @dataclass(frozen=True)
 class Kernel:
     """The code of an op and what it costs.
 
     `key` is a content hash of the calls and of the geometry of the inputs, stable across processes: ops with equal keys
-    do equal work. `flops` counts multiply-adds twice (GEMMs only), `elements` the values that vector calls produce.
+    do equal work. `flops` counts multiply-adds twice (GEMMs only), `elements` the values that vector calls produce;
+    `work` says the same call by call, for devices that are modelled.
     """
 
     key: str
@@ -115,6 +137,7 @@ class Kernel:
     read_bytes: int
     write_bytes: int
     scratch_bytes: int
+    work: tuple[CallWork, ...] = ()
 
     def run(self, values: list[Any]) -> list[torch.Tensor]:
         """Run on resolved inputs; returns the new roots, one per entry of `outputs`."""
@@ -123,7 +146,7 @@ class Kernel:
             made = func(*bind(args, values), **bind(kwargs, values)) if kwargs else func(*bind(args, values))
             if len(out) == 1:
                 values[out[0]] = made
-            else:
+            elif out:
                 for slot, value in zip(out, made, strict=True):
                     values[slot] = value
         return [values[slot] for slot in self.outputs]

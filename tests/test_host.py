@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlap.capture import Recorder, op
+from overlap.devices.base import StackRun
 from overlap.devices.config import DeviceConfig
 from overlap.devices.host.device import HostDevice
 from overlap.devices.host.plan import QUEUES, make_plan
@@ -25,7 +26,7 @@ from overlap.kernels.capture import capture
 from overlap.program import Program
 from overlap.search.order import list_order
 from overlap.split import Split
-from tests.fakes import random_order, random_program, run_program, small_workload
+from tests.fakes import program_of, random_order, random_program, run_program, small_workload
 
 
 @torch.library.custom_op("overlap_test::boom", mutates_args=())
@@ -234,7 +235,8 @@ def test_op_times_cover_every_kernel_and_skip_known_ones(device: HostDevice) -> 
 def test_stack_uses_all_cores_and_restores_the_thread_count(device: HostDevice) -> None:
     """The comparison may not change the machine for what comes after it."""
     before, seen = torch.get_num_threads(), []
-    assert len(device.time_stack(lambda: seen.append(torch.get_num_threads()), 2)) == 2
+    stack = StackRun(lambda: seen.append(torch.get_num_threads()), lambda: program_of([], []))
+    assert len(device.time_stack(stack, 2)) == 2
     assert seen == [sum(share.threads for share in share_cores(None, None, True))] * 2
     assert torch.get_num_threads() == before
 

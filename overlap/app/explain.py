@@ -13,9 +13,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from overlap.app.similar import did_you_mean, meant
 from overlap.commands import Command
 from overlap.errors import ConfigError
+from overlap.similar import did_you_mean, meant
 
 
 @dataclass(frozen=True)

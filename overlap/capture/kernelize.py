@@ -15,25 +15,18 @@ import torch
 from torch.utils.flop_counter import flop_registry
 
 from overlap.errors import ProgramError
-from overlap.program import Call, Engine, Kernel, Ref
+from overlap.program import Call, CallWork, Engine, Geometry, Kernel, Ref
 
 MATRIX = {"mm": "gemm", "addmm": "gemm", "bmm": "bgemm", "baddbmm": "bgemm"}
 FUSED = {"fused_attention"}
+# Calls that move data between cards.
+COLLECTIVE = {"all_reduce"}
 ALLOCATE = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
 COPY = {"copy_", "clone"}
 # Calls that overwrite a tensor without reading what was there.
 OVERWRITE = {"copy_", "fill_", "zero_"}
 
 _interned: dict[str, Kernel] = {}
-
-
-@dataclass
-class CallWork:
-    """What one call costs: names without the `aten::`, flops of matrix calls, elements of vector calls."""
-
-    name: str
-    flops: int = 0
-    elements: int = 0
 
 
 @dataclass
@@ -71,12 +64,18 @@ def call_work(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs:
     name = base_name(func)
     if name in ALLOCATE:
         return CallWork(name)
+    tensors = [*tensors_in(args), *tensors_in(kwargs)]
+    given, made = tuple(map(_geometry, tensors)), tuple(map(_geometry, outputs))
     formula = flop_registry.get(func.overloadpacket)
     if formula is not None:
         plain = {key: value for key, value in kwargs.items() if key != "out"}
-        return CallWork(name, flops=int(formula(*args, **plain, out_val=outputs[0])))
-    tensors = [*tensors_in(args), *tensors_in(kwargs), *outputs]
-    return CallWork(name, elements=max((tensor.numel() for tensor in tensors), default=0))
+        return CallWork(name, given, made, flops=int(formula(*args, **plain, out_val=outputs[0])))
+    elements = max((tensor.numel() for tensor in [*tensors, *outputs]), default=0)
+    return CallWork(name, given, made, elements=elements)
+
+
+def _geometry(tensor: torch.Tensor) -> Geometry:
+    return Geometry(tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -103,9 +102,12 @@ def classify(draft: OpDraft) -> tuple[Engine, str]:
         return Engine.MME, MATRIX[names[0]]
     if names[0] in FUSED and len(names) == 1:
         return Engine.MME, "fused_attention"
-    mixed = sorted(name for name in names if name in MATRIX or name in FUSED)
+    if all(name in COLLECTIVE for name in names):
+        return Engine.NIC, "all_reduce"
+    special = {*MATRIX, *FUSED, *COLLECTIVE}
+    mixed = sorted(name for name in names if name in special)
     if mixed:
-        other = sorted({name for name in names if name not in MATRIX and name not in FUSED})
+        other = sorted({name for name in names if name not in special})
         raise ProgramError(
             f"op {draft.name} mixes matrix work ({', '.join(mixed)}) with vector work ({', '.join(other)})",
             "give each an op of its own",
@@ -139,6 +141,7 @@ def build_kernel(draft: OpDraft, outputs: tuple[int, ...], root_bytes: dict[int,
         read_bytes=sum(draft.refs[position].bytes for position in draft.read),
         write_bytes=sum(output_bytes) + sum(draft.refs[position].bytes for position in draft.written),
         scratch_bytes=sum(root_bytes[root] for root in draft.created if root not in outputs),
+        work=tuple(work for work in draft.work if work.name not in ALLOCATE),
     )
     return _interned.setdefault(key, kernel)
 

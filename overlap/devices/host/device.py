@@ -14,7 +14,7 @@ import polars as pl
 import torch
 
 from overlap import __version__
-from overlap.devices.base import DeviceInfo, Gate
+from overlap.devices.base import DeviceInfo, Gate, StackRun
 from overlap.devices.config import DeviceConfig
 from overlap.devices.host.memory import physical_memory_bytes, pool_memory
 from overlap.devices.host.optimes import isolated_times
@@ -24,6 +24,7 @@ from overlap.devices.host.workers import CoreShare, Worker, share_cores
 from overlap.errors import DeviceError, MemoryLimitError, OpFailedError
 from overlap.program import Program
 from overlap.traces.schema import filled
+from overlap.workload import Workload
 
 
 class HostDevice:
@@ -116,13 +117,20 @@ class HostDevice:
         """Median time in ns of every distinct kernel in isolation, on its engine's thread."""
         return isolated_times(self, program, repeats, known)
 
-    def time_stack(self, call: Callable[[], object], repeats: int) -> list[int]:
-        """Wall times in ns of `call` on the calling thread with all cores."""
+    def require(self, workload: Workload) -> None:
+        """The host only ever runs the window, so any model will do."""
+
+    def predict_ns(self, program: Program, order: Sequence[int]) -> int | None:
+        """The host can only measure."""
+        return None
+
+    def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
+        """Wall times in ns of PyTorch's own layer on the calling thread with all cores."""
         threads = torch.get_num_threads()
         torch.set_num_threads(sum(share.threads for share in self._shares))
         try:
             with torch.inference_mode(), quiet_gc():
-                return [_timed(call) for _ in range(repeats)]
+                return [_timed(stack.call) for _ in range(repeats)]
         finally:
             torch.set_num_threads(threads)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from overlap.devices.host.plan import QUEUES
+from overlap.devices.host.plan import QUEUE_OF
 from overlap.program import Op, Program, Ref
 from overlap.stats import median
 
@@ -41,7 +41,7 @@ def _time_kernel(device: HostDevice, op: Op, repeats: int) -> int:
             samples.append(time.perf_counter_ns() - begin)
             del made
 
-    device.on_engine(QUEUES.index(op.engine), op.name, job)
+    device.on_engine(QUEUE_OF[op.engine], op.name, job)
     return int(median(samples[1:]))
 
 

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from overlap.program import Engine, Program, check_order
 
 QUEUES = (Engine.MME, Engine.TPC)
+# The queue that takes the ops of an engine. The host has no network: one rank runs alone and its collectives do
+# nothing, so that any queue will do.
+QUEUE_OF = {Engine.MME: 0, Engine.TPC: 1, Engine.NIC: 1}
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,13 @@ def make_plan(program: Program, order: Sequence[int], serial: bool = False) -> P
     """Lay out `program` in `order`; `serial` makes every op wait for the one before it.
 
     Raises:
-        ProgramError: `order` is not a topological order of the program, or an op needs an engine the host has not.
+        ProgramError: `order` is not a topological order of the program.
     """
     check_order(program, order)
-    queue_of = {engine: number for number, engine in enumerate(QUEUES)}
     queues: list[list[int]] = [[] for _ in QUEUES]
     for op in order:
-        queues[queue_of[program.ops[op].engine]].append(op)
-    waits = _waits(program, order, queue_of, serial)
+        queues[QUEUE_OF[program.ops[op].engine]].append(op)
+    waits = _waits(program, order, serial)
     signals: list[list[int]] = [[] for _ in program.ops]
     for op, before in enumerate(waits):
         for one in before:
@@ -60,7 +62,7 @@ def make_plan(program: Program, order: Sequence[int], serial: bool = False) -> P
     )
 
 
-def _waits(program: Program, order: Sequence[int], queue_of: dict[Engine, int], serial: bool) -> list[tuple[int, ...]]:
+def _waits(program: Program, order: Sequence[int], serial: bool) -> list[tuple[int, ...]]:
     """Ops of other queues that each op waits for, pruned to those that say something new."""
     position = {op: number for number, op in enumerate(order)}
     waits: list[tuple[int, ...]] = [() for _ in program.ops]
@@ -69,7 +71,7 @@ def _waits(program: Program, order: Sequence[int], queue_of: dict[Engine, int], 
     fence: list[int] = []
     graph, before = 0, -1
     for op in order:
-        mine = queue_of[program.ops[op].engine]
+        mine = QUEUE_OF[program.ops[op].engine]
         if program.ops[op].graph != graph:
             graph, fence = program.ops[op].graph, [one for one in last if one >= 0]
         needed = [*program.predecessors[op], *fence, *([before] if serial and before >= 0 else [])]
@@ -77,7 +79,7 @@ def _waits(program: Program, order: Sequence[int], queue_of: dict[Engine, int], 
         for other in range(len(QUEUES)):
             if other == mine:
                 continue
-            theirs = [one for one in needed if queue_of[program.ops[one].engine] == other]
+            theirs = [one for one in needed if QUEUE_OF[program.ops[one].engine] == other]
             newest_one = max(theirs, key=position.__getitem__, default=-1)
             if newest_one >= 0 and position[newest_one] > seen[mine][other]:
                 seen[mine][other] = position[newest_one]
