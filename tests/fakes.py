@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import polars as pl
 import torch
 
-from overlap.devices.base import DeviceInfo, Gate
+from overlap.devices.base import DeviceInfo, Gate, StackRun
 from overlap.errors import OpFailedError
 from overlap.program import Engine, Kernel, Op, Program, check_order
 from overlap.search.order import makespan_ns, op_times
@@ -89,6 +89,10 @@ class FakeRunnable:
         """By the static count."""
         return self.program.peak_bytes(self.order)
 
+    def uncertainty(self) -> None:
+        """Invented times are exact."""
+        return None
+
     def gates(self) -> dict[str, Gate]:
         """One gate, which the device can be told to fail."""
         return {
@@ -124,10 +128,17 @@ class FakeDevice:
         """By work."""
         return {key: ns for key, ns in self.kernel_times(program).items() if key not in known}
 
-    def time_stack(self, call: Callable[[], object], repeats: int) -> list[int]:
+    def require(self, workload: Workload) -> None:
+        """Any will do."""
+
+    def predict_ns(self, program: Program, order: Sequence[int]) -> int | None:
+        """Told by the op times."""
+        return None
+
+    def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
         """Run it, and say 1 ms."""
         for _ in range(repeats):
-            call()
+            stack.call()
         return [1_000_000] * repeats
 
     def close(self) -> None:

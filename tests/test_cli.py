@@ -12,10 +12,10 @@ import pytest
 
 from overlap import __version__
 from overlap.app.naming import run_name
-from overlap.similar import did_you_mean
 from overlap.app.usage import group_options
 from overlap.commands import COMMANDS, sweep
 from overlap.errors import OverlapError, RunDirError, SplitError
+from overlap.similar import did_you_mean
 from tests.conftest import Answer
 
 Cli = Any
@@ -89,11 +89,11 @@ def test_version(cli: Cli) -> None:
         (("swep",), ("did you mean sweep?",)),
         (("zzz",), ("there are: sweep, profile, analyze, tensorboard, devices",)),
         (("workload=llama",), ("a command comes first",)),
-        (("devices", "device=host"), ("takes no arguments",)),
+        (("devices", "device=host"), ("no constants to list", "gaudi2, gaudi3")),
         (("sweep", "workloda=x"), ("did you mean workload",)),
         (("sweep", "workload=qwen2_5_0_5_prefill"), ("did you mean qwen2_5_0_5b_prefill",)),
         (("sweep", "workload=zzz"), ("overlap sweep --help",)),
-        (("sweep", "device=hpu"), ("there is no device 'hpu'", "auto, host")),
+        (("sweep", "device=hpu"), ("there is no device 'hpu'", "auto, gaudi2, gaudi3, host")),
         (("sweep", "search.rouns=3"), ("search.race_rounds",)),
         (("sweep", "race_rounds=3"), ("did you mean search.race_rounds?",)),
         (("sweep", "workload.bucket.qurey=3"), ("did you mean workload.bucket.query",)),

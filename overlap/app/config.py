@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 from omegaconf import MISSING, OmegaConf
 
 from overlap.devices.config import DeviceConfig
+from overlap.devices.gaudi.constants import CHIPS
 from overlap.errors import ConfigError
 from overlap.presets import WorkloadConfig
 from overlap.search.config import ORDERS, SearchConfig, SpaceConfig
@@ -82,7 +83,35 @@ class AnalyzeRoot:
             raise ConfigError(f"macro_gap_us is {self.macro_gap_us}", "a length in microseconds, such as 10")
 
 
-ROOTS: dict[str, type[Any]] = {"sweep": SweepRoot, "profile": ProfileRoot, "analyze": AnalyzeRoot}
+@dataclass(frozen=True)
+class ValidateRoot:
+    """Config of `overlap validate`.
+
+    Args:
+        device: a modelled one.
+        rows: a CSV file of published rows; empty for those that are shipped.
+        worst: rows with the largest errors that are shown singly.
+    """
+
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    rows: str = ""
+    worst: int = 12
+
+    def __post_init__(self) -> None:
+        """Refuse what has no model."""
+        if self.device.kind not in CHIPS:
+            hint = f"only modelled devices are validated: device={' or device='.join(CHIPS)}"
+            raise ConfigError(f"device {self.device.kind!r} has nothing to validate", hint)
+        if self.worst < 0:
+            raise ConfigError(f"worst is {self.worst}", "a number of rows, 0 for none")
+
+
+ROOTS: dict[str, type[Any]] = {
+    "sweep": SweepRoot,
+    "profile": ProfileRoot,
+    "analyze": AnalyzeRoot,
+    "validate": ValidateRoot,
+}
 
 
 def schema(cls: type[Any]) -> type[Any]:

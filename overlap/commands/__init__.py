@@ -72,6 +72,18 @@ COMMANDS: dict[str, Command] = {
             plain={"run": "a run directory, or a folder of them", "port": "port to serve on (default 6006)"},
             examples=("overlap tensorboard run=outputs/sweep/2026-01-31/12-00-00",),
         ),
-        Command("devices", "list the devices and which of them are present", plain={}),
+        Command(
+            "devices",
+            "list the devices, or the constants of a modelled one",
+            plain={"device": "gaudi2 or gaudi3: list every constant of the model and where it comes from"},
+            examples=("overlap devices device=gaudi2",),
+        ),
+        Command(
+            "validate",
+            "compare a modelled device with published measurements",
+            ("device",),
+            ("rows",),
+            examples=("overlap validate device=gaudi2", "overlap validate device=gaudi3 rows=path/to/rows.csv"),
+        ),
     )
 }

@@ -1,16 +1,43 @@
-"""`overlap devices`: list the devices of this version and which of them are present."""
+"""`overlap devices`: list the devices, or all constants of a modelled one with where each comes from."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
 
+from overlap.errors import DeviceError
+from overlap.similar import did_you_mean
 
-def run() -> None:
-    """Print one row per device kind."""
+
+def run(device: str = "") -> None:
+    """Print one row per device kind, or one per constant of `device`.
+
+    Raises:
+        DeviceError: there is no such device, or it is not a model.
+    """
+    Console().print(_constants(device) if device else _devices())
+
+
+def _devices() -> Table:
     from overlap.devices.registry import available
 
     table = Table("device", "present", "detail", box=None, pad_edge=False)
     for one in available():
         table.add_row(one.kind, "yes" if one.present else "no", one.detail)
-    Console().print(table)
+    return table
+
+
+def _constants(device: str) -> Table:
+    from overlap.devices.gaudi.constants import CHIPS, load_constants
+    from overlap.devices.registry import OPENERS
+
+    if device not in CHIPS:
+        known = did_you_mean(device, CHIPS)
+        hint = f"modelled ones: {', '.join(CHIPS)}" if device in OPENERS else known
+        raise DeviceError(f"device {device!r} has no constants to list", hint)
+    table = Table("constant", "value", "interval", "unit", "source", "where", box=None, pad_edge=False)
+    for name, entry in load_constants(device).entries.items():
+        interval = f"{entry.low:g} to {entry.high:g}" if entry.low is not None and entry.high is not None else ""
+        value = str(entry.value) if isinstance(entry.value, (str, bool)) else f"{entry.value:,}"
+        table.add_row(name, value, interval, entry.unit, entry.source, entry.where)
+    return table

@@ -26,6 +26,7 @@ def write_profile(profile: Profile, run_dir: Path) -> None:
         "split": profile.candidate.split.as_dict(),
         "order": profile.candidate.order,
         "latency_ns": finite(profile.latency),
+        "uncertainty": asdict(profile.uncertainty) if profile.uncertainty else None,
         "bound_ns": profile.bound.time_ns,
         "work_ns": dict(profile.bound.work_ns),
         "window_ns": found.window_ns,

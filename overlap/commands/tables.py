@@ -9,6 +9,7 @@ from rich.table import Table
 
 from overlap.analysis.partition import Partition, partition
 from overlap.commands.look import SHARES, new_table
+from overlap.devices.base import Uncertainty
 from overlap.program import Engine
 from overlap.search.candidate import BASELINE
 from overlap.search.profile import Profile
@@ -16,6 +17,8 @@ from overlap.search.sweep import SweepResult
 from overlap.stats import Interval
 
 NS_PER_MS = 1e6
+# Constants that a table of uncertainty names.
+STRONGEST = 6
 
 
 def milliseconds(interval: Interval) -> str:
@@ -27,6 +30,16 @@ def milliseconds(interval: Interval) -> str:
 def times(interval: Interval) -> str:
     """`1.371x [1.344, 1.395]`."""
     return f"{interval.median:.3f}x [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def bound_label(evidence: str) -> str:
+    """What the bound is made of."""
+    return "bound (engine work alone)" if evidence == "simulated" else "bound (ops alone, warm caches)"
+
+
+def error_label(evidence: str) -> str:
+    """Where the error was found: a model computes nothing, so a narrow twin ran on the CPU."""
+    return "error against fp32 (narrow twin, CPU)" if evidence == "simulated" else "error against fp32"
 
 
 def sweep_tables(result: SweepResult) -> Iterable[Table]:
@@ -43,10 +56,10 @@ def sweep_tables(result: SweepResult) -> Iterable[Table]:
     for name, time_ns in SHARES.items():
         shares = [found[id(one)].fraction(time_ns(found[id(one)])) for one in variants]
         table.add_row(name, *(f"{share:.1%}" for share in shares))
-    table.add_row("bound (ops alone, warm caches)", *(f"{one.bound.time_ns / NS_PER_MS:.1f} ms" for one in variants))
+    table.add_row(bound_label(evidence), *(f"{one.bound.time_ns / NS_PER_MS:.1f} ms" for one in variants))
     table.add_row("gap to the bound", *(f"{one.gap:.1%}" for one in variants))
     table.add_row("peak beside the inputs", *(f"{one.peak_bytes / 2**20:.0f} MiB" for one in variants))
-    table.add_row("error against fp32", *(f"{one.error:.1e}" for one in variants))
+    table.add_row(error_label(evidence), *(f"{one.error:.1e}" for one in variants))
     yield table
     yield _gain_table(result)
 
@@ -75,6 +88,8 @@ def profile_tables(profile: Profile) -> Iterable[Table]:
     """Engines and their work, ops by kind, and how the run went."""
     evidence = profile.device.evidence
     yield _run_table(profile, partition(profile.events))
+    if profile.uncertainty is not None:
+        yield _uncertainty_table(profile.uncertainty)
     yield _engine_table(profile)
     yield _op_table(profile, f"ops by name, times in isolation ({evidence})")
 
@@ -86,9 +101,20 @@ def _run_table(profile: Profile, found: Partition) -> Table:
     table.add_row("time", milliseconds(profile.latency))
     for name, time_ns in SHARES.items():
         table.add_row(name, f"{found.fraction(time_ns(found)):.1%}")
-    table.add_row("bound (ops alone, warm caches)", f"{profile.bound.time_ns / NS_PER_MS:.1f} ms")
+    table.add_row(bound_label(profile.device.evidence), f"{profile.bound.time_ns / NS_PER_MS:.1f} ms")
     table.add_row("  critical path", f"{profile.bound.critical_path_ns / NS_PER_MS:.1f} ms")
     table.add_row("peak beside the inputs", f"{profile.peak_bytes / 2**20:.0f} MiB")
+    return table
+
+
+def _uncertainty_table(found: Uncertainty) -> Table:
+    """The interval of a predicted time, and the constants that it comes from."""
+    low, high = found.low_ns / NS_PER_MS, found.high_ns / NS_PER_MS
+    title = f"time if the uncertain constants are elsewhere in their intervals: {low:.2f} to {high:.2f} ms"
+    table = new_table(title, "constant", "source", "at its low end", "at its high end")
+    for effect in found.effects[:STRONGEST]:
+        changes = [end / max(1, found.time_ns) - 1 for end in (effect.at_low_ns, effect.at_high_ns)]
+        table.add_row(effect.name, effect.source, *(f"{change:+.1%}" for change in changes))
     return table
 
 

@@ -16,13 +16,15 @@ import polars as pl
 import torch
 
 from overlap.program import Program
+from overlap.workload import Workload
 
 
 @dataclass(frozen=True)
 class DeviceInfo:
     """What a device is; goes into every file that carries a number.
 
-    `evidence` is `measured` or `simulated`; `software` maps component to version.
+    `evidence` is `measured` or `simulated`; `software` maps component to version. `computes` is false for a device
+    that tells times but no values: what programs compute is then checked elsewhere.
     """
 
     kind: str
@@ -30,6 +32,7 @@ class DeviceInfo:
     evidence: str
     memory_bytes: int
     software: Mapping[str, str] = field(default_factory=dict)
+    computes: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,37 @@ class Gate:
 
     passed: bool
     value: str
+
+
+@dataclass(frozen=True)
+class StackRun:
+    """The window as a serving stack would run it, in the form that a device can use.
+
+    `call` computes it with PyTorch's own modules; `program` captures it with the fused attention and a graph per layer.
+    """
+
+    call: Callable[[], object]
+    program: Callable[[], Program]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one uncertain constant of a model does: times with it at the ends of its interval."""
+
+    name: str
+    at_low_ns: int
+    at_high_ns: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """A predicted time with its interval, and the constants behind it, the strongest first."""
+
+    time_ns: int
+    low_ns: float
+    high_ns: float
+    effects: tuple[Effect, ...]
 
 
 class Runnable(Protocol):
@@ -62,6 +96,9 @@ class Runnable(Protocol):
     def gates(self) -> dict[str, Gate]:
         """Checks that a variant must pass to be kept, by name."""
 
+    def uncertainty(self) -> Uncertainty | None:
+        """How far a predicted time may be off; None for a device that measures."""
+
 
 class Device(Protocol):
     """Something that runs programs."""
@@ -69,6 +106,9 @@ class Device(Protocol):
     @property
     def info(self) -> DeviceInfo:
         """What it is."""
+
+    def require(self, workload: Workload) -> None:
+        """Raise `MemoryLimitError` for a workload that could not be served on this device at all."""
 
     def prepare(
         self,
@@ -89,8 +129,11 @@ class Device(Protocol):
     ) -> dict[str, int]:
         """Median time in ns of every distinct kernel of `program` in isolation, by `Kernel.key`, less the `known`."""
 
-    def time_stack(self, call: Callable[[], object], repeats: int) -> list[int]:
-        """Wall times in ns of `call`, which runs the window as a serving stack would on this device."""
+    def predict_ns(self, program: Program, order: Sequence[int]) -> int | None:
+        """Time of `program` in `order` without running it, where the device can tell; None where it cannot."""
+
+    def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
+        """Times in ns of the window as a serving stack would run it on this device."""
 
     def close(self) -> None:
         """Release threads and memory."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from overlap.devices.gaudi.settings import GaudiConfig
 from overlap.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """Which device, and how the host's cores are shared."""
+    """Which device, how the host's cores are shared, and what is switched in the Gaudi model."""
 
     kind: str = "auto"
     mme_threads: int | None = None
@@ -17,6 +18,7 @@ class DeviceConfig:
     pin: bool = True
     timeout_s: float = 600.0
     memory_fraction: float = 0.9
+    gaudi: GaudiConfig = field(default_factory=GaudiConfig)
 
     def __post_init__(self) -> None:
         """Refuse values that no device can work with."""

@@ -25,8 +25,18 @@ def _open_host(config: DeviceConfig) -> Device:
     return HostDevice(config)
 
 
-# In order of preference for `device=auto`: the first that is present is taken.
-OPENERS: dict[str, Callable[[DeviceConfig], Device]] = {"host": _open_host}
+def _open_gaudi_model(config: DeviceConfig) -> Device:
+    from overlap.devices.gaudi.model import GaudiDevice
+
+    return GaudiDevice(config)
+
+
+# In order of preference for `device=auto`: the first that is present is taken. Models are taken only by name.
+OPENERS: dict[str, Callable[[DeviceConfig], Device]] = {
+    "host": _open_host,
+    "gaudi2": _open_gaudi_model,
+    "gaudi3": _open_gaudi_model,
+}
 
 
 def open_device(config: DeviceConfig) -> Device:
@@ -44,9 +54,13 @@ def open_device(config: DeviceConfig) -> Device:
 
 def available() -> list[Available]:
     """Every kind this version knows."""
+    from overlap.devices.gaudi.constants import CHIPS
     from overlap.devices.host.device import cpu_name
     from overlap.devices.host.workers import share_cores
 
     shares = share_cores(None, None, pin=True)
     threads = " + ".join(f"{share.threads} {engine}" for share, engine in zip(shares, ("MME", "TPC"), strict=True))
-    return [Available("host", True, f"{cpu_name()}, threads: {threads}; evidence: measured")]
+    return [
+        Available("host", True, f"{cpu_name()}, threads: {threads}; evidence: measured"),
+        *(Available(chip, True, "model of a card, on any machine; evidence: simulated") for chip in CHIPS),
+    ]

@@ -9,17 +9,26 @@ from functools import cached_property
 
 import torch
 
-from overlap.devices.base import Device, Runnable
+from overlap.devices.base import Device, Runnable, StackRun
+from overlap.devices.interpret import interpret
 from overlap.kernels import inputs as window_inputs
 from overlap.kernels.capture import capture
 from overlap.kernels.inputs import Inputs
 from overlap.kernels.reference import reference, relative_errors
 from overlap.kernels.stock import run_stock
-from overlap.program import Program
+from overlap.program import Program, check_order
 from overlap.search.candidate import Candidate
 from overlap.search.order import PROGRAM, find_order, op_times
-from overlap.split import Split
+from overlap.search.twin import twin
+from overlap.split import Split, canonical
 from overlap.workload import Workload
+
+
+def stack_split(workload: Workload) -> Split:
+    """What serving stacks run by default: fused causal attention in prefill, a graph per layer."""
+    fused = workload.bucket.phase == "prefill"
+    split = Split(fused_sdpa=fused, masked_blocks="skip" if fused else "compute", layers_per_graph=1)
+    return canonical(split, workload)
 
 
 class Bench:
@@ -62,13 +71,26 @@ class Bench:
         return self._runnables[candidate]
 
     def errors(self, candidate: Candidate) -> dict[str, float]:
-        """Relative L2 error per output against the fp32 reference, on poisoned memory."""
-        return relative_errors(self.runnable(candidate).outputs(), self.truth, self.workload.bucket.context)
+        """Relative L2 error per output against the fp32 reference, on poisoned memory.
+
+        Of the narrow twin on this machine's CPU, in the candidate's order, if the device computes no values.
+        """
+        if self.device.info.computes:
+            return relative_errors(self.runnable(candidate).outputs(), self.truth, self.workload.bucket.context)
+        small, split = twin(self.workload, candidate.split)
+        program = capture(small, split)
+        number = {op.name: index for index, op in enumerate(program.ops)}
+        order = [number[self.program(candidate.split).ops[index].name] for index in self.order(candidate)]
+        check_order(program, order)
+        tensors = window_inputs.make(small, self._seed)
+        with torch.inference_mode():
+            truth = reference(window_inputs.assemble(small, lambda name, _: tensors[name]), small)
+        return relative_errors(interpret(program, order, tensors), truth, small.bucket.context)
 
     @cached_property
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Inputs by root name."""
-        return window_inputs.make(self.workload, self._seed)
+        """Inputs by root name; none for a device that computes no values."""
+        return window_inputs.make(self.workload, self._seed) if self.device.info.computes else {}
 
     @cached_property
     def truth(self) -> dict[str, torch.Tensor]:
@@ -78,10 +100,11 @@ class Bench:
 
     def time_stack(self) -> int:
         """One run, in ns, of what a serving stack would run; the first call warms it up."""
+        stack = StackRun(self._run_stack, lambda: self.program(stack_split(self.workload)))
         if not self._stack_is_warm:
-            self.device.time_stack(self._run_stack, 1)
+            self.device.time_stack(stack, 1)
             self._stack_is_warm = True
-        return self.device.time_stack(self._run_stack, 1)[0]
+        return self.device.time_stack(stack, 1)[0]
 
     def _run_stack(self) -> torch.Tensor:
         return run_stock(self._assembled, self.workload)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from overlap.analysis.bound import Bound, bound
-from overlap.devices.base import Device, DeviceInfo
+from overlap.devices.base import Device, DeviceInfo, Uncertainty
 from overlap.program import Program
 from overlap.search.bench import Bench
 from overlap.search.candidate import Candidate
@@ -33,6 +33,7 @@ class Profile:
     bound: Bound
     peak_bytes: int
     events: pl.DataFrame
+    uncertainty: Uncertainty | None
 
 
 def run_profile(workload: Workload, split: Split, order: str, device: Device, repeats: int, seed: int) -> Profile:
@@ -43,6 +44,7 @@ def run_profile(workload: Workload, split: Split, order: str, device: Device, re
         MemoryLimitError: the device has too little memory.
     """
     check(split, workload)
+    device.require(workload)
     bench = Bench(workload, device, {}, seed)
     candidate = Candidate(canonical(split, workload), order)
     program = bench.program(candidate.split)
@@ -61,4 +63,5 @@ def run_profile(workload: Workload, split: Split, order: str, device: Device, re
         bound=bound(program, op_ns),
         peak_bytes=runnable.peak_bytes,
         events=runnable.profile(),
+        uncertainty=runnable.uncertainty(),
     )

@@ -102,6 +102,7 @@ def run_sweep(
         MemoryLimitError: the baseline cannot fit.
         RunDirError: `run_dir` cannot be used.
     """
+    device.require(workload)
     with Journal(run_dir, identity(workload, device, space, search)) as journal:
         kernel_ns: dict[str, int] = {}
         for record in journal.of_kind("kernels"):

@@ -190,6 +190,10 @@ class HostRunnable:
         limit = self._device.info.memory_bytes
         return {"memory": Gate(need <= limit, f"{need / 2**20:.0f} of {limit / 2**20:.0f} MiB")}
 
+    def uncertainty(self) -> None:
+        """The host measures."""
+        return None
+
     def _once(self, poison: bool = False) -> tuple[int, Run]:
         run = Run(self._plan, self._inputs, poison)
         wall_ns = self._device.execute(run)

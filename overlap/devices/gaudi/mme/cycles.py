@@ -99,9 +99,11 @@ def drained_floor(constants: MmeConstants, shape: Shape, tile: Tile, count: Step
     return ceil(constants.rollup_cycles * min(1.0, shape.rows / (count.high * tile.height)))
 
 
-def _step_cycles(constants: MmeConstants, recipe: Recipe, depth: int, stall: float, floor: int = 0) -> tuple[int, int]:
+def _step_cycles(
+    constants: MmeConstants, recipe: Recipe, depth: int, stall: float, floor: int | None = None
+) -> tuple[int, int]:
     """Cycles of a free step and of a constrained one; `floor` replaces the vendor's roll-up."""
-    floor = floor or constants.rollup_cycles
+    floor = constants.rollup_cycles if floor is None else floor
     free = max(depth, floor)
     if recipe.partials > 1 and ceil_div(depth, recipe.partials) < floor:
         free = recipe.partials * floor

@@ -1,0 +1,197 @@
+"""`GaudiDevice`: answers the device protocol from the model. No tensor is computed, no clock is read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+
+import polars as pl
+import torch
+
+from overlap import __version__
+from overlap.devices.base import DeviceInfo, Gate, StackRun, Uncertainty
+from overlap.devices.config import DeviceConfig
+from overlap.devices.gaudi.capacity import require_capacity
+from overlap.devices.gaudi.constants import Constants, load_constants
+from overlap.devices.gaudi.kernels import Costs
+from overlap.devices.gaudi.machine import MODEL, VERSION, Machine
+from overlap.devices.gaudi.plan import Plan, compile_program
+from overlap.devices.gaudi.report import UNKNOWN_SHARE, events, unknown_times
+from overlap.devices.gaudi.sensitivity import uncertainty
+from overlap.devices.gaudi.settings import GaudiConfig
+from overlap.devices.gaudi.simulate import Run
+from overlap.devices.interpret import interpret
+from overlap.errors import DeviceError, MemoryLimitError
+from overlap.program import Engine, Kernel, Program
+from overlap.workload import Workload
+
+
+class GaudiDevice:
+    """One simulated card; see `overlap.devices.base.Device`."""
+
+    def __init__(self, config: DeviceConfig) -> None:
+        self.settings: GaudiConfig = config.gaudi
+        self.constants: Constants = load_constants(config.kind).replaced(config.gaudi.constants)
+        self.costs = Costs(Machine.of(self.constants))
+        self.info = _describe(config, self.costs.machine)
+
+    def require(self, workload: Workload) -> None:
+        """Refuse a model that the cards cannot hold; says how many could."""
+        require_capacity(workload, self.info.memory_bytes, self.info.kind)
+
+    def prepare(
+        self,
+        program: Program,
+        order: Sequence[int],
+        inputs: Mapping[str, torch.Tensor],
+        *,
+        serial: bool = False,
+    ) -> GaudiRunnable:
+        """Compile `program` in `order` for the model; `inputs` are only used to check what it computes."""
+        need = program.input_bytes() + program.peak_bytes(order)
+        if need > self.info.memory_bytes:
+            raise MemoryLimitError(
+                f"{program.label} needs {need:,} bytes, {self.info.kind} has {self.info.memory_bytes:,}",
+                "a smaller bucket, fewer window_layers or a larger tensor_parallel",
+            )
+        runnable = GaudiRunnable(self, program, order, inputs, serial)
+        runnable.check_costs()
+        return runnable
+
+    def predict_ns(self, program: Program, order: Sequence[int]) -> int:
+        """Time of `program` in `order`."""
+        return compile_program(program, order, self.costs, self.settings).run().time_ns
+
+    def op_times(self, program: Program, repeats: int, *, known: Collection[str] = ()) -> dict[str, int]:
+        """Least time of every kernel: its engine's arithmetic, and weights that must come from memory."""
+        found: dict[str, int] = {}
+        for op in program.ops:
+            if op.kernel.key not in known and op.kernel.key not in found:
+                weights = sum(op.refs[at].bytes for at in op.reads if program.roots[op.refs[at].root].name)
+                found[op.kernel.key] = self._least_ns(op.kernel, weights)
+        return found
+
+    def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
+        """Times of the stack's program: fused attention, a recipe per layer."""
+        program = stack.program()
+        return [self.predict_ns(program, range(len(program.ops)))] * repeats
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _least_ns(self, kernel: Kernel, weight_bytes: int) -> int:
+        memory = self.costs.machine.memory
+        # A cache may hold weights that fit it; SRAM never does from one recipe's node to the next.
+        cached = memory.die_is_cache and weight_bytes <= memory.die_bytes
+        streamed = 0.0 if cached else weight_bytes / memory.hbm_gb_per_s
+        if kernel.kind == "fused_attention":
+            return max(1, round(streamed))
+        engine = Engine.DMA if kernel.kind == "copy" and memory.dma_engines else kernel.engine
+        cost = self.costs.of(kernel, kernel.work, engine, 1)
+        return max(1, round(max(cost.work_ns, streamed)))
+
+
+class GaudiRunnable:
+    """A compiled program; see `overlap.devices.base.Runnable`."""
+
+    def __init__(
+        self,
+        device: GaudiDevice,
+        program: Program,
+        order: Sequence[int],
+        inputs: Mapping[str, torch.Tensor],
+        serial: bool,
+    ) -> None:
+        self._device = device
+        self._inputs = inputs
+        self._serial = serial
+        self.program = program
+        self.order: Sequence[int] = tuple(order)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the compiler makes of it."""
+        return compile_program(self.program, self.order, self._device.costs, self._device.settings, self._serial)
+
+    @cached_property
+    def run(self) -> Run:
+        """The simulated run; every run is this one."""
+        return self.plan.run()
+
+    def time(self, repeats: int) -> list[int]:
+        """The simulated time, `repeats` times."""
+        return [self.run.time_ns] * repeats
+
+    def profile(self) -> pl.DataFrame:
+        """The event table of the simulated run."""
+        return events(self.plan, self.run)
+
+    def outputs(self) -> dict[str, torch.Tensor]:
+        """What the program computes, on this machine's CPU; the model itself knows no values.
+
+        Raises:
+            DeviceError: it was prepared without inputs.
+        """
+        missing = sorted(self.program.inputs.keys() - self._inputs.keys())
+        if missing:
+            raise DeviceError(f"input {missing[0]} of {self.program.label} is missing", "prepare it with tensors")
+        return interpret(self.program, self.order, self._inputs)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes alive at once beside the inputs, ops one after the other."""
+        return self.program.peak_bytes(self.order)
+
+    def gates(self) -> dict[str, Gate]:
+        """Memory."""
+        need = self.program.input_bytes() + self.peak_bytes
+        limit = self._device.info.memory_bytes
+        return {"memory": Gate(need <= limit, f"{need / 2**20:.0f} of {limit / 2**20:.0f} MiB")}
+
+    def uncertainty(self) -> Uncertainty:
+        """How far the time moves with the constants that nobody knows exactly."""
+        device = self._device
+        return uncertainty(self.program, self.order, device.constants, device.settings, self._serial)
+
+    def check_costs(self) -> None:
+        """Refuse a program much of whose time is made up.
+
+        Raises:
+            DeviceError: calls that `ops.yaml` does not list take more than 1 % of the time, and that is not allowed.
+        """
+        costs = self._device.costs
+        without = {op.kernel.key: costs.unknown_calls(op.kernel) for op in self.program.ops}
+        times = unknown_times(self.plan, without)
+        share = sum(times.values()) / max(1, self.run.time_ns)
+        if share > UNKNOWN_SHARE and not self._device.settings.allow_unknown:
+            name, time_ns = max(times.items(), key=lambda item: item[1])
+            raise DeviceError(
+                f"the model has no cost for {name}: at {costs.machine.tpc.unknown_cycles:g} cycles per vector it takes "
+                f"{time_ns / 1e3:.1f} us, {share:.1%} of the time",
+                "add it to ops.yaml, name it in device.gaudi.cpu_ops, or set device.gaudi.allow_unknown=true",
+            )
+
+
+def _describe(config: DeviceConfig, machine: Machine) -> DeviceInfo:
+    """Name, model and version, and everything that was switched."""
+    default = GaudiConfig()
+    switched = {
+        name: str(getattr(config.gaudi, name))
+        for name in GaudiConfig.__dataclass_fields__
+        if getattr(config.gaudi, name) != getattr(default, name) and name != "mode"
+    }
+    chip = config.kind.replace("gaudi", "Gaudi")
+    return DeviceInfo(
+        kind=config.kind,
+        name=f"{chip} (simulated by {MODEL} {VERSION})",
+        evidence="simulated",
+        memory_bytes=machine.memory.hbm_bytes - machine.memory.workspace_bytes,
+        software={
+            "overlap": __version__,
+            "model": f"{MODEL} {VERSION}",
+            "mode": config.gaudi.mode,
+            "torch": str(torch.__version__),
+            **{f"gaudi.{name}": value for name, value in switched.items()},
+        },
+        computes=False,
+    )

@@ -1,0 +1,207 @@
+"""From units and bundles to nodes in queues: slices, waits and the order in which slices enter.
+
+Order of a bundle: every slice is a chain of nodes; a few chains are in flight and take turns node by node, and when one
+ends the next begins. Units outside of bundles enter whole, or in the parts that signal on their own.
+
+Waits: slice i of a bundle's unit waits for slice i of the unit before it. A consumer that is cut itself, behind an MME
+unit that signals per part, waits for the parts that it reads. Everything else waits for the last node of its producer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil
+
+from overlap.devices.gaudi.bundles import Bundle
+from overlap.devices.gaudi.chains import attention_of, make_chains
+from overlap.devices.gaudi.kernels import Costs
+from overlap.devices.gaudi.place import Traffic
+from overlap.devices.gaudi.settings import GaudiConfig
+from overlap.devices.gaudi.units import Unit
+from overlap.program import Engine
+
+ENGINES = tuple(Engine)
+NUMBER = {engine: number for number, engine in enumerate(ENGINES)}
+
+# What the nodes of a fused attention do.
+FUSED_PARTS = (".qk", ".softmax", ".pv")
+
+
+class Node:
+    """What a queue holds.
+
+    `alone_ns` is the time with all bandwidth to itself; `hbm` and `die` are bytes per ns then. `part` is what is added
+    to the op's name; `slices` how many nodes of this kind the unit has.
+    """
+
+    __slots__ = ("alone_ns", "die", "engine", "hbm", "index", "part", "recipe", "slices", "unit", "users", "waits")
+
+    def __init__(self, unit: int, engine: int, recipe: int, alone_ns: float, hbm: float, die: float) -> None:
+        self.unit = unit
+        self.engine = engine
+        self.recipe = recipe
+        self.alone_ns = alone_ns
+        self.hbm = hbm
+        self.die = die
+        self.index = 0
+        self.part = ""
+        self.slices = 1
+        self.waits: list[Node] = []
+        self.users: list[Node] = []
+
+
+class Builder:
+    """Makes the nodes of one list of units."""
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        bundles: Sequence[Bundle],
+        traffic: Sequence[Traffic],
+        extra: Sequence[Sequence[int]],
+        costs: Costs,
+        config: GaudiConfig,
+    ) -> None:
+        self._units = units
+        self._bundles = bundles
+        self._traffic = traffic
+        self._extra = extra
+        self._costs = costs
+        self._machine = costs.machine
+        self._config = config
+        self._nodes: list[list[Node]] = [[] for _ in units]
+        self._shapes: dict[tuple[object, ...], list[tuple[float, float, float]]] = {}
+        self._bundle_of = [number for number, bundle in enumerate(bundles) for _ in range(bundle.first, bundle.end)]
+
+    def run(self) -> list[Node]:
+        """All nodes in the order in which they enter the queues, their waits set."""
+        found: list[Node] = []
+        for bundle in self._bundles:
+            if bundle.end - bundle.first == 1 and self._units[bundle.first].kernel.kind == "fused_attention":
+                found += self._fused(bundle.first)
+            else:
+                found += self._bundle(bundle)
+        for number, node in enumerate(found):
+            node.index = number
+            for one in node.waits:
+                one.users.append(node)
+        return found
+
+    def _bundle(self, bundle: Bundle) -> Iterator[Node]:
+        members = range(bundle.first, bundle.end)
+        for number in members:
+            self._nodes[number] = self._slices(number, bundle.slices)
+        for number in members:
+            self._wait(number, bundle)
+        if len(members) == 1:
+            return iter(self._nodes[bundle.first])
+        return self._in_turns([[self._nodes[number][i] for number in members] for i in range(bundle.slices)])
+
+    def _in_turns(self, chains: Sequence[Sequence[Node]]) -> Iterator[Node]:
+        """Nodes of a few chains at a time, one of each in turn."""
+        waiting = iter(chains)
+        width = self._config.chains or self._machine.compiler.chains
+        active = [iter(chain) for _, chain in zip(range(width), waiting, strict=False)]
+        while active:
+            going = []
+            for chain in active:
+                node = next(chain, None)
+                if node is None:
+                    # The next chain is fetched as soon as one ends, in the same turn.
+                    chain = iter(next(waiting, ()))
+                    node = next(chain, None)
+                if node is not None:
+                    yield node
+                    going.append(chain)
+            active = going
+
+    def _slices(self, number: int, slices: int) -> list[Node]:
+        unit, traffic = self._units[number], self._traffic[number]
+        key = (unit.kernel.key, unit.part, slices, traffic.hbm_read, traffic.hbm_write, traffic.die)
+        shapes = self._shapes.get(key)
+        if shapes is None:
+            shapes = self._shapes[key] = self._node_shapes(unit, traffic, slices)
+        engine = NUMBER[unit.engine]
+        nodes = [Node(number, engine, unit.recipe, *shape) for shape in shapes]
+        for node in nodes:
+            node.part, node.slices = unit.part, slices
+        return nodes
+
+    def _node_shapes(self, unit: Unit, traffic: Traffic, slices: int) -> list[tuple[float, float, float]]:
+        """Time alone and the rates on both memories of each slice of a unit."""
+        cost = self._costs.of(unit.kernel, unit.calls, unit.engine, slices, unit.part)
+        memory = self._machine.memory
+        hbm_read = traffic.hbm_read * cost.read_scale / slices
+        hbm = hbm_read + traffic.hbm_write / slices
+        die = traffic.die / slices
+        port_ns = (hbm + die) / cost.port_gb_per_s if cost.port_gb_per_s else 0.0
+        first, last = self._edges_ns(unit, traffic)
+        shapes = []
+        for part in range(slices):
+            work = cost.work_ns + (first if part == 0 else 0.0) + (last if part == slices - 1 else 0.0)
+            busy = max(work, port_ns, hbm / memory.hbm_gb_per_s, die / memory.die_gb_per_s)
+            alone = max(cost.fixed_ns + busy, 1.0)
+            shapes.append((alone, hbm / alone, die / alone))
+        return shapes
+
+    def _edges_ns(self, unit: Unit, traffic: Traffic) -> tuple[float, float]:
+        """Time in which the MME waits for its first operands, and in which its last results leave."""
+        if unit.engine is not Engine.MME:
+            return 0.0, 0.0
+        memory, fraction = self._machine.memory, self._machine.gemm.edge_fraction
+        most = memory.die_bytes / 2
+        rate = memory.hbm_gb_per_s
+        return min(traffic.hbm_read * fraction, most) / rate, min(traffic.hbm_write * fraction, most) / rate
+
+    def _wait(self, number: int, bundle: Bundle) -> None:
+        unit, nodes = self._units[number], self._nodes[number]
+        for before in unit.needs:
+            theirs = self._nodes[before]
+            if before >= bundle.first and len(theirs) == len(nodes):
+                for mine, other in zip(nodes, theirs, strict=True):
+                    mine.waits.append(other)
+            elif len(nodes) > 1 and len(theirs) > 1 and self._signals_parts(before, number):
+                for part, mine in enumerate(nodes):
+                    mine.waits.append(theirs[ceil((part + 1) * len(theirs) / len(nodes)) - 1])
+            elif theirs:
+                nodes[0].waits.append(theirs[-1])
+        for before in self._extra[number]:
+            if self._nodes[before] and before not in unit.needs and before < bundle.first:
+                nodes[0].waits.append(self._nodes[before][-1])
+
+    def _signals_parts(self, before: int, after: int) -> bool:
+        """Whether `after` may start on the first part of `before`, whose rows it shares."""
+        one, other = self._units[before], self._units[after]
+        if not (self._machine.compiler.mme_signals_per_roi and self._config.roi_pipelining):
+            return False
+        if one.engine is not Engine.MME or not other.reads:
+            return False
+        return other.reads[0][0] in {root for root, _ in one.writes}
+
+    def _fused(self, number: int) -> Iterator[Node]:
+        """Chains of a fused attention; the bytes of Q, K, V and the result are shared out over them."""
+        unit, traffic, machine = self._units[number], self._traffic[number], self._machine
+        chains = make_chains(machine, attention_of(unit.kernel, self._config.fast_fused_softmax))
+        outer = (traffic.hbm_read + traffic.hbm_write + traffic.die) / len(chains) / 2
+        threads = []
+        for chain in chains:
+            fixed = machine.gemm.node_ns * chain.merged
+            qk = self._node(number, Engine.MME, fixed, chain.qk_ns, outer, chain.die_bytes / 4)
+            soft = self._node(
+                number, Engine.TPC, machine.tpc.node_ns * chain.merged, chain.softmax_ns, 0, chain.die_bytes / 2
+            )
+            pv = self._node(number, Engine.MME, fixed, chain.pv_ns, outer, chain.die_bytes / 4)
+            soft.waits.append(qk)
+            pv.waits.append(soft)
+            qk.part, soft.part, pv.part = FUSED_PARTS
+            qk.slices = soft.slices = pv.slices = len(chains)
+            threads.append([qk, soft, pv])
+        self._nodes[number] = [thread[0] for thread in threads]
+        self._wait(number, Bundle(number, number + 1))
+        self._nodes[number] = [node for thread in threads for node in thread]
+        return self._in_turns(threads)
+
+    def _node(self, number: int, engine: Engine, fixed: float, work: float, hbm: float, die: float) -> Node:
+        memory = self._machine.memory
+        alone = fixed + max(work, hbm / memory.hbm_gb_per_s, die / memory.die_gb_per_s)
+        return Node(number, NUMBER[engine], self._units[number].recipe, alone, hbm / alone, die / alone)

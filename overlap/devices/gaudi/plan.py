@@ -1,0 +1,95 @@
+"""Everything from a program to its simulated run, pass after pass."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from overlap.devices.gaudi.buffers import reuse_waits
+from overlap.devices.gaudi.bundles import Bundle, Bundler
+from overlap.devices.gaudi.kernels import Costs
+from overlap.devices.gaudi.modes import launch_times
+from overlap.devices.gaudi.nodes import Builder, Node
+from overlap.devices.gaudi.place import place
+from overlap.devices.gaudi.settings import GaudiConfig
+from overlap.devices.gaudi.simulate import Rates, Run, simulate
+from overlap.devices.gaudi.units import Unit, make_units
+from overlap.program import Program, check_order
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program compiled for the model."""
+
+    program: Program
+    units: list[Unit]
+    bundles: list[Bundle]
+    nodes: list[Node]
+    launched_ns: dict[int, float]
+    rates: Rates
+    serial: bool
+
+    def run(self) -> Run:
+        """Simulate it."""
+        return simulate(self.nodes, self.rates, self.launched_ns, self.serial)
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """Keep the collector from walking the many small objects that are made here, all of which stay."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@_without_gc()
+def compile_program(
+    program: Program, order: Sequence[int], costs: Costs, config: GaudiConfig, serial: bool = False
+) -> Plan:
+    """Compile `program`; `order` is taken or left to the compiler as `config` says.
+
+    Raises:
+        ProgramError: `order` is not an order of the program.
+    """
+    check_order(program, order)
+    machine = costs.machine
+    taken = order if config.order == "given" else range(len(program.ops))
+    units = make_units(program, taken, costs, config)
+    bundles = Bundler(units, costs, config).run()
+    kept = {root for root, spec in enumerate(program.roots) if spec.name}
+    kept |= {ref.root for ref in program.outputs.values()}
+    traffic = place(units, bundles, machine.memory, kept)
+    extra: Sequence[Sequence[int]] = [()] * len(units)
+    if config.reuse_buffers:
+        sizes = [spec.bytes for spec in program.roots]
+        extra = reuse_waits(units, kept, sizes, machine.compiler.kept_buffers)
+    nodes = Builder(units, bundles, traffic, extra, costs, config).run()
+    return Plan(
+        program,
+        units,
+        bundles,
+        nodes,
+        launch_times(units, machine.host, config.mode),
+        rates_of(costs, config),
+        serial or not config.parallel,
+    )
+
+
+def rates_of(costs: Costs, config: GaudiConfig) -> Rates:
+    """What the event loop needs to know of the machine."""
+    memory, rules = costs.machine.memory, costs.machine.compiler
+    fence = costs.machine.host.fence_ns if config.fence else 0.0
+    return Rates(
+        memory.hbm_gb_per_s,
+        memory.die_gb_per_s,
+        rules.sync_to_mme_ns,
+        rules.sync_to_tpc_ns,
+        rules.sync_same_ns,
+        fence,
+    )

@@ -1,0 +1,176 @@
+"""From a program to units: what the graph compiler would see as one node each, before it slices anything.
+
+Passes, in this order, each with its switch:
+    dead        what a unit writes and nobody reads any more (a buffer that was reused in place) is not written
+    logical     a copy that only renames dimensions of size 1 is no node at all
+    fuser       the vector calls of an op become one TPC node; without it every call is a node of its own
+    dma         copies go to the DMA engines where the chip has any for graph nodes
+    attention   a fused attention becomes chains of blocks (`chains.py`), not done here: it stays one unit
+
+A recipe ends with its graph, and with every collective: the network's work is launched on its own. An op that has no
+kernel on the device (`cpu_ops`) breaks the graph before and behind it: its tensors go to the host and back. Eager mode
+fuses nothing and makes every unit a recipe.
+
+Contract: units are in the order that their ops were given in; `needs` holds positions of earlier units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from overlap.devices.gaudi.kernels import CPU_PART, Accesses, Costs
+from overlap.devices.gaudi.settings import GaudiConfig
+from overlap.program import CallWork, Engine, Geometry, Kernel, Op, Program
+
+# (root, bytes) pairs.
+Bytes = tuple[tuple[int, int], ...]
+
+
+@dataclass(slots=True)
+class Unit:
+    """One node before slicing.
+
+    `reads` and `writes` map roots to bytes; -1 stands for memory between two calls of an op that was not fused.
+    """
+
+    op: int
+    engine: Engine
+    kernel: Kernel
+    calls: tuple[CallWork, ...]
+    part: str
+    needs: tuple[int, ...]
+    reads: Bytes
+    writes: Bytes
+    recipe: int
+
+
+def make_units(program: Program, order: Sequence[int], costs: Costs, config: GaudiConfig) -> list[Unit]:
+    """Units of `program` in `order`."""
+    units: list[Unit] = []
+    last: dict[int, tuple[int, ...]] = {}
+    sizes = [spec.bytes for spec in program.roots]
+    last_read = _last_reads(program, order)
+    fuser = config.fuser and config.mode != "eager"
+    dma = costs.machine.memory.dma_engines > 0
+    for number, (index, recipe) in enumerate(zip(order, _recipes(program, order, config), strict=True)):
+        op = program.ops[index]
+        needs = tuple({unit: None for one in program.predecessors[index] for unit in last[one]})
+        if op.kernel.kind == "copy" and is_logical(op):
+            last[index] = needs
+            continue
+        traffic = _traffic(op, costs.accesses(op), sizes, last_read, number)
+        if on_cpu(op, config):
+            units.append(Unit(index, Engine.DMA, op.kernel, op.kernel.work, CPU_PART, needs, *traffic, recipe))
+        elif op.engine is Engine.TPC and not fuser and len(op.kernel.work) > 1:
+            units += _unfused(op, index, needs, recipe, len(units), *traffic)
+        else:
+            engine = Engine.DMA if dma and op.kernel.kind == "copy" else op.engine
+            units.append(Unit(index, engine, op.kernel, op.kernel.work, "", needs, *traffic, recipe))
+        last[index] = (len(units) - 1,)
+    if config.mode == "eager":
+        for number, unit in enumerate(units):
+            unit.recipe = number
+    return units
+
+
+def on_cpu(op: Op, config: GaudiConfig) -> bool:
+    """Whether an op holds a call that the device has no kernel for."""
+    return bool(config.cpu_ops) and any(call.name in config.cpu_ops for call in op.kernel.work)
+
+
+def _recipes(program: Program, order: Sequence[int], config: GaudiConfig) -> Iterator[int]:
+    """The recipe of each op: a new one with each graph, behind a collective, and around an op of the CPU."""
+    recipe, graph, ended = -1, -1, False
+    for index in order:
+        op = program.ops[index]
+        cpu = on_cpu(op, config)
+        if op.graph != graph or ended or cpu:
+            recipe, graph = recipe + 1, op.graph
+        ended = op.engine is Engine.NIC or cpu
+        yield recipe
+
+
+def is_logical(op: Op) -> bool:
+    """Whether a copy only copies a tensor into one of the same layout, which a compiler does by renaming.
+
+    Only dimensions of more than one element count: with one token, [heads, tokens] and [tokens, heads] are the same.
+    """
+    if len(op.kernel.work) != 1 or op.kernel.work[0].name != "copy_":
+        return False
+    target, source = op.kernel.work[0].given[:2]
+    return target.dtype == source.dtype and _dense(target) == _dense(source) is not None
+
+
+def _dense(tensor: Geometry) -> tuple[int, ...] | None:
+    """Sizes of the dimensions that matter, outermost first, of a tensor without gaps; None for any other."""
+    dims = sorted(((stride, size) for stride, size in zip(tensor.stride, tensor.size, strict=True) if size > 1))
+    step = 1
+    for stride, size in dims:
+        if stride != step:
+            return None
+        step *= size
+    order = tuple(size for size in tensor.size if size > 1)
+    return order if order == tuple(size for _, size in reversed(dims)) else None
+
+
+def _last_reads(program: Program, order: Sequence[int]) -> dict[int, int]:
+    """Position in `order` of the last op that reads each root; beyond the end for what must outlive the program."""
+    last: dict[int, int] = {}
+    for number, index in enumerate(order):
+        op = program.ops[index]
+        for position in op.reads:
+            last[op.refs[position].root] = number
+    for root, spec in enumerate(program.roots):
+        if spec.name:
+            last[root] = len(order)
+    for ref in program.outputs.values():
+        last[ref.root] = len(order)
+    return last
+
+
+def _traffic(
+    op: Op, accesses: tuple[Accesses, Accesses], sizes: Sequence[int], last_read: Mapping[int, int], number: int
+) -> tuple[Bytes, Bytes]:
+    """Roots with the bytes that `op`, at position `number`, reads and writes; never more than the root has."""
+    refs = op.refs
+    reads: dict[int, int] = {}
+    writes: dict[int, int] = {}
+    for accessed, found in zip(accesses, (reads, writes), strict=True):
+        for position, nbytes in accessed:
+            root = refs[position][0]
+            found[root] = min(found[root] + nbytes, sizes[root]) if root in found else nbytes
+    for root, nbytes in zip(op.outputs, op.kernel.output_bytes, strict=True):
+        writes[root] = nbytes
+    return tuple(reads.items()), tuple(item for item in writes.items() if last_read.get(item[0], -1) > number)
+
+
+def _unfused(
+    op: Op, index: int, needs: tuple[int, ...], recipe: int, first: int, reads: Bytes, writes: Bytes
+) -> list[Unit]:
+    """One unit per call, each waiting for the one before it; values between them go through memory."""
+    calls = op.kernel.work
+    units = []
+    for number, call in enumerate(calls):
+        given = sum(_bytes(one) for one in call.given)
+        made = sum(_bytes(one) for one in call.made)
+        is_last = number == len(calls) - 1
+        units.append(
+            Unit(
+                op=index,
+                engine=Engine.TPC,
+                kernel=op.kernel,
+                calls=(call,),
+                part=f".{call.name}",
+                needs=needs if number == 0 else (first + number - 1,),
+                reads=reads if number == 0 else ((-1, given),),
+                writes=writes if is_last else ((-1, made),),
+                recipe=recipe,
+            )
+        )
+    return units
+
+
+def _bytes(tensor: Geometry) -> int:
+    return prod(tensor.size) * tensor.dtype.itemsize
