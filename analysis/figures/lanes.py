@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
-from overlap.analysis.figures.style import OTHER_PART, PHASE_COLOURS, dress
+from overlap.analysis.figures.style import ENGINE_COLOURS, OTHER_PART, PHASE_COLOURS, dress
 
 NS_PER_MS = 1e6
 HOVER = (
@@ -56,7 +56,10 @@ def _bars(engine: str, phase: str, events: pl.DataFrame, origin_ns: int, legend:
         y=events["lane"].to_list(),
         base=start.to_list(),
         x=length.to_list(),
-        marker={"color": PHASE_COLOURS.get((engine, phase), OTHER_PART), "line": {"width": 0}},
+        marker={
+            "color": PHASE_COLOURS.get((engine, phase), ENGINE_COLOURS.get(engine, OTHER_PART)),
+            "line": {"width": 0},
+        },
         customdata=list(zip(*(column.to_list() for column in columns), strict=True)),
         hovertemplate=HOVER,
     )

@@ -19,7 +19,11 @@ PART_COLOURS = {
     "MME+TPC": "#009e73",
     "FUSED": "#cc79a7",
     "DMA": "#56b4e9",
-    "NIC": "#d55e00",
+    "NIC": "#7b5ea7",
+    # What the network hides behind keeps its hue, lighter.
+    "MME+NIC": "#74b3d8",
+    "TPC+NIC": "#f6d48a",
+    "MME+TPC+NIC": "#7fd1b9",
     "idle": "#d5dbe1",
 }
 OTHER_PART = "#8d99a6"
@@ -29,7 +33,7 @@ ENGINE_COLOURS = {
     "TPC": "#e69f00",
     "FUSED": "#cc79a7",
     "DMA": "#56b4e9",
-    "NIC": "#d55e00",
+    "NIC": "#7b5ea7",
     "OTHER": "#8d99a6",
 }
 BOTH = "#009e73"

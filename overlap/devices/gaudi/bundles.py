@@ -7,7 +7,8 @@ Terms
 
 Rules (files of the vendor's compiler are named in `chips/*/compiler.yaml`):
     Gaudi2      an MME unit, up to 3 vector units before it, and one behind it if that one feeds no later MME unit
-    Gaudi3      an attention seed as it is; else an MME unit with vector units behind it, then before it
+    Gaudi3      an attention seed as it is; else an MME unit with vector units behind it and before it
+    both        up to 3 MME units that share their first operand, with vector units before them only
 A neighbour is one in the order that is given: work of another chunk in between keeps two units apart, as a hint that
 pins the order does. A unit joins only if it alone feeds, or is fed by, its neighbour through the operand that is
 sliced, and if it can be cut that often.
@@ -16,8 +17,8 @@ sliced, and if it can be cut that often.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from overlap.devices.gaudi.kernels import Costs
 from overlap.devices.gaudi.machine import CompilerConstants
@@ -26,8 +27,7 @@ from overlap.devices.gaudi.units import Unit
 from overlap.program import Engine
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(NamedTuple):
     """Units [first, end) in `slices` parts; one unit in one part where nothing is bundled."""
 
     first: int
@@ -79,25 +79,48 @@ class Bundler:
         return Bundle(at, at + 3, slices, True) if slices > 1 else None
 
     def _around_mme(self, at: int) -> Bundle | None:
-        """Vector units, one MME unit, vector units: the longest run that starts at `at` and may be cut."""
-        mme = at
-        while mme < len(self._units) and self._units[mme].engine is Engine.TPC and mme - at < self._rules.max_producers:
-            if mme + 1 >= len(self._units) or not self._linked(mme, mme + 1):
-                return None
-            mme += 1
-        if mme >= len(self._units) or self._units[mme].engine is not Engine.MME:
+        """Vector units, MME units that share their first operand, vector units behind a single one."""
+        mme, end = self._producers(at)
+        if mme < 0:
             return None
-        end = mme + 1
-        while end < len(self._units) and end - mme <= self._rules.max_consumers and self._may_consume(end):
-            end += 1
-        while end - at > 1:
+        first_end = end
+        if end - mme == 1:
+            while end < len(self._units) and end - mme <= self._rules.max_consumers and self._may_consume(end):
+                end += 1
+        while end - at > 1 and end >= first_end:
             slices = self._slices(at, end)
             if slices > 1:
                 return Bundle(at, end, slices)
-            if end <= mme + 1:
-                return None
             end -= 1
         return None
+
+    def _producers(self, at: int) -> tuple[int, int]:
+        """The first MME unit behind a run of vector units that starts at `at`, and the end of those that share with it.
+
+        (-1, -1) if the run does not feed one.
+        """
+        units, mme = self._units, at
+        while mme < len(units) and units[mme].engine is Engine.TPC and mme - at < self._rules.max_producers:
+            end = self._sharing(mme + 1)
+            if mme + 1 >= len(units) or not self._linked(mme, mme + 1, end):
+                return -1, -1
+            mme += 1
+        if mme >= len(units) or units[mme].engine is not Engine.MME:
+            return -1, -1
+        return mme, self._sharing(mme)
+
+    def _sharing(self, at: int) -> int:
+        """The end of the MME units from `at` on that all read the same first operand, as the projections of QKV do."""
+        units, end = self._units, at + 1
+        if at >= len(units) or units[at].engine is not Engine.MME or not units[at].reads:
+            return end
+        shared = units[at].reads[0][0]
+        while end < min(len(units), at + self._rules.max_sharing):
+            other = units[end]
+            if other.engine is not Engine.MME or not other.reads or other.reads[0][0] != shared:
+                break
+            end += 1
+        return end
 
     def _may_consume(self, at: int) -> bool:
         """Whether the vector unit at `at` may join the MME unit before it."""
@@ -105,10 +128,15 @@ class Bundler:
             return False
         return self._rules.consumers_first or not self._feeds_mme[at]
 
-    def _linked(self, before: int, after: int) -> bool:
-        """Whether `after` takes what `before` makes, alone, and through the operand whose rows are sliced."""
+    def _linked(self, before: int, after: int, end: int = 0) -> bool:
+        """Whether `after` takes what `before` makes, through the operand whose rows are sliced.
+
+        Nobody else may take it, but the units up to `end`.
+        """
         one, other = self._units[before], self._units[after]
-        if before not in other.needs or len(self._users[before]) > 1 or one.recipe != other.recipe:
+        if before not in other.needs or one.recipe != other.recipe:
+            return False
+        if any(not after <= user < max(end, after + 1) for user in self._users[before]):
             return False
         if other.engine is not Engine.MME:
             return True

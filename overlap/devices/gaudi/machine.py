@@ -36,6 +36,7 @@ class CompilerConstants:
     roi_depth: int
     max_producers: int
     max_consumers: int
+    max_sharing: int
     consumers_first: bool
     attention_seeds: bool
     mme_signals_per_roi: bool

@@ -1,7 +1,7 @@
 """Sizes and rates of memory, and what a GEMM reads and writes.
 
 Terms
-    die: memory on the chip; SRAM that the compiler fills (Gaudi2) or a cache (Gaudi3).
+    die: memory on the chip; SRAM that the compiler fills (Gaudi2) or a cache (Gaudi3), of which a part is near.
     panel: the part of an operand that stays on the die while the other operand streams past it.
 
 A GEMM whose slices fit the die twice (one in use, one on its way) reads its stationary operand once and the other once
@@ -28,6 +28,8 @@ class MemoryConstants:
     die_reserved_kib: float
     die_gb_per_s: float
     die_is_cache: bool
+    near_mib: float
+    far_slowdown: float
     line_bytes: int
     dma_engines: int
     dma_gb_per_s: float
@@ -38,6 +40,10 @@ class MemoryConstants:
     def die_bytes(self) -> int:
         """Memory on the chip that programs can use."""
         return int(self.die_mib * 2**20 - self.die_reserved_kib * 2**10)
+
+    def die_cost(self, nbytes: float) -> float:
+        """Bytes that a transfer of `nbytes` counts as: what is too large for the near cache crosses the far one."""
+        return nbytes if nbytes <= self.near_mib * 2**20 else nbytes * self.far_slowdown
 
     @property
     def hbm_bytes(self) -> int:

@@ -19,7 +19,7 @@ TEMPORARY = -1
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of one unit; `die` counts reads and writes."""
+    """Bytes of one unit; `die` counts reads and writes, those of the far cache more than once."""
 
     hbm_read: float = 0.0
     hbm_write: float = 0.0
@@ -31,6 +31,7 @@ def place(
 ) -> list[Traffic]:
     """Traffic of every unit; `kept` are roots that must be in HBM in the end (inputs and outputs)."""
     inside = _inside_bundles(units, bundles, memory)
+    slices = [bundle.slices for bundle in bundles for _ in range(bundle.first, bundle.end)]
     found = [Traffic() for _ in units]
     last_touch: dict[int, float] = {}
     missed: set[int] = set(kept)
@@ -39,7 +40,7 @@ def place(
         traffic = found[number]
         for root, nbytes in unit.reads:
             if (number, root) in inside or _hits(root, nbytes, passed, last_touch, memory):
-                traffic.die += nbytes
+                traffic.die += memory.die_cost(nbytes / slices[number]) * slices[number]
             else:
                 traffic.hbm_read += nbytes
                 missed.add(root)
@@ -49,7 +50,7 @@ def place(
     for number, unit in enumerate(units):
         for root, nbytes in unit.writes:
             if root not in missed and _written_on_die(number, root, nbytes, inside, memory):
-                found[number].die += nbytes
+                found[number].die += memory.die_cost(nbytes / slices[number]) * slices[number]
             else:
                 found[number].hbm_write += nbytes
     return found

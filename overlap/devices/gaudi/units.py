@@ -16,7 +16,7 @@ Contract: units are in the order that their ops were given in; `needs` holds pos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -54,19 +54,21 @@ def make_units(program: Program, order: Sequence[int], costs: Costs, config: Gau
     last_read = _last_reads(program, order)
     fuser = config.fuser and config.mode != "eager"
     dma = costs.machine.memory.dma_engines > 0
-    for number, (index, recipe) in enumerate(zip(order, _recipes(program, order, config), strict=True)):
+    on_cpu = cpu_ops(program, config)
+    recipes = _recipes(program, order, on_cpu)
+    for number, (index, recipe) in enumerate(zip(order, recipes, strict=True)):
         op = program.ops[index]
         needs = tuple({unit: None for one in program.predecessors[index] for unit in last[one]})
         if op.kernel.kind == "copy" and is_logical(op):
             last[index] = needs
             continue
         traffic = _traffic(op, costs.accesses(op), sizes, last_read, number)
-        if on_cpu(op, config):
+        if index in on_cpu:
             units.append(Unit(index, Engine.DMA, op.kernel, op.kernel.work, CPU_PART, needs, *traffic, recipe))
-        elif op.engine is Engine.TPC and not fuser and len(op.kernel.work) > 1:
+        elif not fuser and op.engine is Engine.TPC and len(op.kernel.work) > 1:
             units += _unfused(op, index, needs, recipe, len(units), *traffic)
         else:
-            engine = Engine.DMA if dma and op.kernel.kind == "copy" else op.engine
+            engine = Engine.DMA if dma and op.kernel.kind == "copy" else op.kernel.engine
             units.append(Unit(index, engine, op.kernel, op.kernel.work, "", needs, *traffic, recipe))
         last[index] = (len(units) - 1,)
     if config.mode == "eager":
@@ -75,20 +77,23 @@ def make_units(program: Program, order: Sequence[int], costs: Costs, config: Gau
     return units
 
 
-def on_cpu(op: Op, config: GaudiConfig) -> bool:
-    """Whether an op holds a call that the device has no kernel for."""
-    return bool(config.cpu_ops) and any(call.name in config.cpu_ops for call in op.kernel.work)
+def cpu_ops(program: Program, config: GaudiConfig) -> set[int]:
+    """Ops that hold a call which the device has no kernel for."""
+    names = set(config.cpu_ops)
+    if not names:
+        return set()
+    return {index for index, op in enumerate(program.ops) if any(call.name in names for call in op.kernel.work)}
 
 
-def _recipes(program: Program, order: Sequence[int], config: GaudiConfig) -> Iterator[int]:
+def _recipes(program: Program, order: Sequence[int], on_cpu: Collection[int]) -> Iterator[int]:
     """The recipe of each op: a new one with each graph, behind a collective, and around an op of the CPU."""
     recipe, graph, ended = -1, -1, False
     for index in order:
         op = program.ops[index]
-        cpu = on_cpu(op, config)
+        cpu = index in on_cpu
         if op.graph != graph or ended or cpu:
             recipe, graph = recipe + 1, op.graph
-        ended = op.engine is Engine.NIC or cpu
+        ended = cpu or op.kernel.engine is Engine.NIC
         yield recipe
 
 
