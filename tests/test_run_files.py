@@ -142,7 +142,8 @@ def test_report_admits_too_few_samples(kept: tuple[SweepResult, Path]) -> None:
 
     from overlap.stats import median_interval
 
-    data = replace(report_data(kept[0], "overlap sweep"), speedup=median_interval([1.2, 1.3]), speedup_vs_stack=None)
+    few = median_interval([1.2, 1.3])
+    data = replace(report_data(kept[0], "overlap sweep"), evidence="measured", speedup=few, speedup_vs_stack=None)
     assert "too few samples for an interval" in page(data)
 
 

@@ -12,7 +12,7 @@ from overlap.analysis.partition import partition
 from overlap.analysis.report import ReportData
 from overlap.analysis.words import order_in_words, split_in_words
 from overlap.commands.look import SHARES
-from overlap.commands.tables import bound_label, error_label, milliseconds
+from overlap.commands.tables import bound_label, error_label, milliseconds, plain_ms
 from overlap.search.candidate import BASELINE
 from overlap.search.decide import FINAL
 from overlap.search.sweep import RACE, SweepResult, Variant
@@ -56,11 +56,11 @@ def _numbers(result: SweepResult) -> Iterator[tuple[str, str, str]]:
     evidence = result.device.evidence
     yield _row(f"time of a run ({evidence})", [milliseconds(one.latency) for one in pair])
     for name, time_ns in SHARES.items():
-        yield _row(name, [f"{one.fraction(time_ns(one)):.1%}, {time_ns(one) / NS_PER_MS:.1f} ms" for one in found])
-    yield _row(bound_label(evidence), [f"{one.bound.time_ns / NS_PER_MS:.1f} ms" for one in pair])
-    for engine in pair[0].bound.work_ns:
-        yield _row(f"  {engine} work", [f"{one.bound.work_ns[engine] / NS_PER_MS:.1f} ms" for one in pair])
-    yield _row("  critical path", [f"{one.bound.critical_path_ns / NS_PER_MS:.1f} ms" for one in pair])
+        yield _row(name, [f"{one.fraction(time_ns(one)):.1%}, {plain_ms(time_ns(one))}" for one in found])
+    yield _row(bound_label(evidence), [plain_ms(one.bound.time_ns) for one in pair])
+    for engine in dict.fromkeys(engine for one in pair for engine in one.bound.work_ns):
+        yield _row(f"  {engine} work", [plain_ms(one.bound.work_ns.get(engine, 0)) for one in pair])
+    yield _row("  critical path", [plain_ms(one.bound.critical_path_ns) for one in pair])
     yield _row("gap to the bound", [f"{one.gap:.1%}" for one in pair])
     yield _row("peak memory beside the inputs", [f"{one.peak_bytes / 2**20:.0f} MiB" for one in pair])
     yield _row(f"relative L2 {error_label(evidence)}", [f"{one.error:.2e}" for one in pair])
@@ -127,7 +127,7 @@ def candidate_frame(result: SweepResult) -> pl.DataFrame:
         low, high = (interval.low, interval.high) if interval and interval.low > 0 else (None, None)
         time_ns = interval.median if interval else float(one.predicted_ns)
         name = "kept" if one.candidate == result.verdict.kept else "baseline" if one.candidate == BASELINE else stage
-        note = failures.get(key) or f"predicted {one.predicted_ns / NS_PER_MS:.1f} ms"
+        note = failures.get(key) or f"predicted {plain_ms(one.predicted_ns)}"
         peak = peaks.get(key, one.peak_bytes)
         rows.append((key, name, time_ns, low or time_ns, high or time_ns, peak, note))
     columns = ["name", "stage", "time_ms", "low_ms", "high_ms", "peak_bytes", "note"]

@@ -22,9 +22,20 @@ STRONGEST = 6
 
 
 def milliseconds(interval: Interval) -> str:
-    """`694.1 ms [688.0, 701.2]`."""
+    """`694.1 ms [688.0, 701.2]`, with more digits for times below 10 ms."""
     low, middle, high = (value / NS_PER_MS for value in (interval.low, interval.median, interval.high))
-    return f"{middle:.1f} ms [{low:.1f}, {high:.1f}]"
+    digits = _digits(middle)
+    return f"{middle:.{digits}f} ms [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def plain_ms(time_ns: float) -> str:
+    """`694.1 ms`, with as many digits as `milliseconds`."""
+    value = time_ns / NS_PER_MS
+    return f"{value:.{_digits(value)}f} ms"
+
+
+def _digits(value_ms: float) -> int:
+    return 1 if value_ms >= 10 else 3
 
 
 def times(interval: Interval) -> str:
@@ -34,7 +45,7 @@ def times(interval: Interval) -> str:
 
 def bound_label(evidence: str) -> str:
     """What the bound is made of."""
-    return "bound (engine work alone)" if evidence == "simulated" else "bound (ops alone, warm caches)"
+    return "bound (ops alone)" if evidence == "simulated" else "bound (ops alone, warm caches)"
 
 
 def error_label(evidence: str) -> str:
@@ -56,7 +67,7 @@ def sweep_tables(result: SweepResult) -> Iterable[Table]:
     for name, time_ns in SHARES.items():
         shares = [found[id(one)].fraction(time_ns(found[id(one)])) for one in variants]
         table.add_row(name, *(f"{share:.1%}" for share in shares))
-    table.add_row(bound_label(evidence), *(f"{one.bound.time_ns / NS_PER_MS:.1f} ms" for one in variants))
+    table.add_row(bound_label(evidence), *(plain_ms(one.bound.time_ns) for one in variants))
     table.add_row("gap to the bound", *(f"{one.gap:.1%}" for one in variants))
     table.add_row("peak beside the inputs", *(f"{one.peak_bytes / 2**20:.0f} MiB" for one in variants))
     table.add_row(error_label(evidence), *(f"{one.error:.1e}" for one in variants))
@@ -101,8 +112,8 @@ def _run_table(profile: Profile, found: Partition) -> Table:
     table.add_row("time", milliseconds(profile.latency))
     for name, time_ns in SHARES.items():
         table.add_row(name, f"{found.fraction(time_ns(found)):.1%}")
-    table.add_row(bound_label(profile.device.evidence), f"{profile.bound.time_ns / NS_PER_MS:.1f} ms")
-    table.add_row("  critical path", f"{profile.bound.critical_path_ns / NS_PER_MS:.1f} ms")
+    table.add_row(bound_label(profile.device.evidence), plain_ms(profile.bound.time_ns))
+    table.add_row("  critical path", plain_ms(profile.bound.critical_path_ns))
     table.add_row("peak beside the inputs", f"{profile.peak_bytes / 2**20:.0f} MiB")
     return table
 

@@ -100,7 +100,7 @@ def best_so_far(journal: Journal, stage: str) -> str:
     if not samples:
         return ""
     name = min(samples, key=lambda one: median(samples[one]))
-    return f"best so far {median(samples[name]) / 1e6:.1f} ms: {name}"
+    return f"best so far {median(samples[name]) / 1e6:.4g} ms: {name}"
 
 
 def hopeless(

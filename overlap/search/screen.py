@@ -46,7 +46,7 @@ def screen(
             one = Screened(candidate, record["predicted_ns"], record["peak_bytes"], record["failure"])
             found.append(one)
             if old is None:
-                step(f"{split}: {'failed' if one.failure else f'predicted {one.predicted_ns / 1e6:.1f} ms'}")
+                step(f"{split}: {'failed' if one.failure else f'predicted {one.predicted_ns / 1e6:.4g} ms'}")
     return found
 
 

@@ -22,7 +22,7 @@ from overlap.devices.gaudi.settings import GaudiConfig
 from overlap.devices.gaudi.simulate import Run
 from overlap.devices.interpret import interpret
 from overlap.errors import DeviceError, MemoryLimitError
-from overlap.program import Engine, Kernel, Program
+from overlap.program import Engine, Kernel, Program, RootSpec
 from overlap.workload import Workload
 
 
@@ -63,13 +63,25 @@ class GaudiDevice:
         return compile_program(program, order, self.costs, self.settings).run().time_ns
 
     def op_times(self, program: Program, repeats: int, *, known: Collection[str] = ()) -> dict[str, int]:
-        """Least time of every kernel: its engine's arithmetic, and weights that must come from memory."""
+        """Least time of every kernel: its engine's arithmetic, and what it reads that must come from memory."""
+        read_bytes: dict[int, int] = {}
+        for op in program.ops:
+            for at in op.reads:
+                ref = op.refs[at]
+                read_bytes[ref.root] = read_bytes.get(ref.root, 0) + ref.bytes
         found: dict[str, int] = {}
         for op in program.ops:
             if op.kernel.key not in known and op.kernel.key not in found:
-                weights = sum(op.refs[at].bytes for at in op.reads if program.roots[op.refs[at].root].name)
-                found[op.kernel.key] = self._least_ns(op.kernel, weights)
+                refs = [op.refs[at] for at in op.reads]
+                cold = sum(ref.bytes for ref in refs if self._is_cold(program.roots[ref.root], read_bytes[ref.root]))
+                found[op.kernel.key] = self._least_ns(op.kernel, cold)
         return found
+
+    def _is_cold(self, root: RootSpec, read_bytes: int) -> bool:
+        """Whether no read of an input finds it on the die: SRAM keeps nothing, a cache only what was read before."""
+        memory = self.costs.machine.memory
+        read_again = read_bytes > root.bytes and root.bytes <= memory.die_bytes
+        return bool(root.name) and not (memory.die_is_cache and read_again)
 
     def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
         """Times of the stack's program: fused attention, a recipe per layer."""
@@ -79,11 +91,9 @@ class GaudiDevice:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _least_ns(self, kernel: Kernel, weight_bytes: int) -> int:
+    def _least_ns(self, kernel: Kernel, cold_bytes: int) -> int:
         memory = self.costs.machine.memory
-        # A cache may hold weights that fit it; SRAM never does from one recipe's node to the next.
-        cached = memory.die_is_cache and weight_bytes <= memory.die_bytes
-        streamed = 0.0 if cached else weight_bytes / memory.hbm_gb_per_s
+        streamed = cold_bytes / memory.hbm_gb_per_s
         if kernel.kind == "fused_attention":
             return max(1, round(streamed))
         engine = Engine.DMA if kernel.kind == "copy" and memory.dma_engines else kernel.engine
