@@ -36,12 +36,14 @@ class Bound:
     limit: str
 
 
-def bound(program: Program, op_times: OpTimes) -> Bound:
+def bound(program: Program, op_times: OpTimes, whole_ops: bool = True) -> Bound:
     """Lower bound of the time of `program` in any order.
 
     Args:
         program: ops and edges.
         op_times: ns by `Kernel.key`, or one ns per op in program order.
+        whole_ops: an op starts when the ops before it have ended. Where a device cuts ops into slices that follow each
+            other through a chain, chains bound nothing and only the work of each engine does.
 
     Raises:
         ValueError: if a sequence has not one time per op.
@@ -52,7 +54,7 @@ def bound(program: Program, op_times: OpTimes) -> Bound:
     for index, op in enumerate(program.ops):
         graphs.setdefault(op.graph, []).append(index)
     heads, tails = _heads(program, times), _tails(program, times)
-    parts = [_of_graph(program, ops, times, heads, tails) for ops in graphs.values()]
+    parts = [_of_graph(program, ops, times, heads, tails, whole_ops) for ops in graphs.values()]
     work = {engine.value: sum(part.work_ns.get(engine.value, 0) for part in parts) for engine in program.engines()}
     slowest = max(parts, key=lambda part: part.time_ns, default=Bound(0, 0, {}, ""))
     return Bound(sum(part.time_ns for part in parts), sum(part.critical_path_ns for part in parts), work, slowest.limit)
@@ -92,16 +94,23 @@ def _tails(program: Program, times: Sequence[int]) -> list[int]:
 
 
 def _of_graph(
-    program: Program, ops: Sequence[int], times: Sequence[int], heads: Sequence[int], tails: Sequence[int]
+    program: Program,
+    ops: Sequence[int],
+    times: Sequence[int],
+    heads: Sequence[int],
+    tails: Sequence[int],
+    whole_ops: bool,
 ) -> Bound:
     queues: dict[str, list[int]] = {}
     for index in ops:
         queues.setdefault(program.ops[index].engine.value, []).append(index)
-    least = {engine: _one_machine([(heads[i], times[i], tails[i]) for i in queue]) for engine, queue in queues.items()}
     chain = max(heads[i] + times[i] + tails[i] for i in ops)
-    limit = max(least, key=lambda engine: least[engine])
     work = {engine: sum(times[i] for i in queue) for engine, queue in queues.items()}
-    return Bound(least[limit], chain, work, "critical path" if chain >= least[limit] else limit)
+    least = work
+    if whole_ops:
+        least = {name: _one_machine([(heads[i], times[i], tails[i]) for i in queue]) for name, queue in queues.items()}
+    limit = max(least, key=lambda engine: least[engine])
+    return Bound(least[limit], chain, work, "critical path" if whole_ops and chain >= least[limit] else limit)
 
 
 def _one_machine(jobs: Sequence[tuple[int, int, int]]) -> int:

@@ -80,8 +80,7 @@ def _headline(data: ReportData) -> str:
     figure, below, look = "1.00×", KEPT_BASELINE, "big none"
     if data.speedup is not None:
         figure, look = f"{data.speedup.median:.2f}×", "big"
-        how = "as simulated" if data.evidence == "simulated" else _range(data.speedup)
-        below = f"faster than the unsplit baseline; {how}"
+        below = f"faster than the unsplit baseline; {_range(data.speedup, data.evidence)}"
     words = "".join(f"<li>{escape(sentence)}</li>" for sentence in data.kept_in_words)
     return (
         f"<header><h1>{escape(data.title)}</h1><p class='muted'>{escape(data.device)}</p></header>"
@@ -90,8 +89,10 @@ def _headline(data: ReportData) -> str:
     )
 
 
-def _range(interval: Interval) -> str:
-    """An interval in words."""
+def _range(interval: Interval, evidence: str) -> str:
+    """An interval in words; a model's comes from its constants."""
+    if evidence == "simulated":
+        return f"between {interval.low:.3f} and {interval.high:.3f}, over the constants that nobody knows exactly"
     if not math.isfinite(interval.high):
         return "too few samples for an interval"
     return f"between {interval.low:.3f} and {interval.high:.3f}, from {interval.samples} pairs"

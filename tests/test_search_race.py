@@ -196,5 +196,5 @@ def test_best_so_far_names_the_lowest_median() -> None:
     journal = MemoryJournal()
     assert best_so_far(journal, "x") == ""
     run(journal, constant(a=3_000_000, b=2_000_000, stack=1), 3)
-    assert best_so_far(journal, "x") == "best so far 2.0 ms: b"
+    assert best_so_far(journal, "x") == "best so far 2 ms: b"
     assert speedup(journal, "x", "a", "nobody", 0.95) is None

@@ -98,9 +98,9 @@ def _method(result: SweepResult) -> Iterator[str]:
 def _simulated_method(result: SweepResult) -> Iterator[str]:
     """What a simulated sweep did, which is less than a measured one could."""
     yield (
-        f"All times are simulated by {result.device.name}, no card was there: every repeat gives the same "
-        "time, so intervals have no width and say nothing about how right the model is. `overlap validate` does, and "
-        "`overlap profile` shows how far a time moves with the constants that nobody knows exactly."
+        f"All times are simulated by {result.device.name}, no card was there: every repeat gives the same time, so "
+        "intervals of times have no width. Those of speed-ups are what is left open by the constants that nobody knows "
+        "exactly; rules that may be wrong are not in them. `overlap validate` says how right the model is."
     )
     yield (
         f"{len(result.screened)} splits were simulated in every order; {len(result.rejected)} more points of the space "

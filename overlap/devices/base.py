@@ -15,7 +15,9 @@ from typing import Protocol
 import polars as pl
 import torch
 
+from overlap.errors import MemoryLimitError
 from overlap.program import Program
+from overlap.stats import Interval
 from overlap.workload import Workload
 
 
@@ -24,7 +26,8 @@ class DeviceInfo:
     """What a device is; goes into every file that carries a number.
 
     `evidence` is `measured` or `simulated`; `software` maps component to version. `computes` is false for a device
-    that tells times but no values: what programs compute is then checked elsewhere.
+    that tells times but no values: what programs compute is then checked elsewhere. `cuts_ops` is true where slices of
+    an op may follow each other through the next op.
     """
 
     kind: str
@@ -33,6 +36,7 @@ class DeviceInfo:
     memory_bytes: int
     software: Mapping[str, str] = field(default_factory=dict)
     computes: bool = True
+    cuts_ops: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,20 @@ class Uncertainty:
     low_ns: float
     high_ns: float
     effects: tuple[Effect, ...]
+
+
+def require_memory(program: Program, info: DeviceInfo, order: Sequence[int] | None = None) -> None:
+    """Refuse a program whose inputs and live tensors need more than the device has, in `order` or program order.
+
+    Raises:
+        MemoryLimitError: with both numbers.
+    """
+    need = program.input_bytes() + program.peak_bytes(order)
+    if need > info.memory_bytes:
+        raise MemoryLimitError(
+            f"{program.label} needs {need:,} bytes ({need / 2**30:.3g} GiB), {info.kind} has {info.memory_bytes:,}",
+            "a smaller bucket, fewer window_layers or a larger tensor_parallel",
+        )
 
 
 class Runnable(Protocol):
@@ -134,6 +152,9 @@ class Device(Protocol):
 
     def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
         """Times in ns of the window as a serving stack would run it on this device."""
+
+    def speedup_interval(self, before: Runnable, after: Runnable) -> Interval | None:
+        """Speed-up of `after` over `before`, over all that a model does not know; None for a device that measures."""
 
     def close(self) -> None:
         """Release threads and memory."""

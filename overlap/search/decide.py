@@ -6,13 +6,15 @@
    98.3 %, and the chance that any wrong one is kept stays below 5 %.
 3. A variant passes if the lower bound of its paired speed-up reaches 1 + margin, no check failed and none of its runs
    in the final did.
+   A device that measures gives an interval of samples; a model gives the same time every time, and the interval is
+   what the constants leave open that nobody knows exactly.
 4. Of those that pass, the fastest is kept, unless a simpler one cannot be told apart from it: its paired times are
    not slower for sure, and by less than half the margin in the median.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from overlap.search.candidate import BASELINE, Candidate
@@ -43,10 +45,20 @@ class Verdict:
     reason: str
 
 
-def decide(journal: Journal, finalists: Sequence[Checked], confidence: float, margin: float) -> Verdict:
+# The speed-up of a candidate over the baseline as a model gives it; None where samples tell.
+Modelled = Callable[[Candidate], Interval | None]
+
+
+def decide(
+    journal: Journal,
+    finalists: Sequence[Checked],
+    confidence: float,
+    margin: float,
+    modelled: Modelled = lambda candidate: None,
+) -> Verdict:
     """Apply the rules of the module's text to the samples of the final stage."""
     each = 1.0 - (1.0 - confidence) / max(1, len(finalists))
-    considered = tuple(_consider(journal, one, each, margin) for one in finalists)
+    considered = tuple(_consider(journal, one, each, margin, modelled) for one in finalists)
     passed = [one for one in considered if not one.reason]
     if not passed:
         reason = "; ".join(f"{one.candidate.key}: {one.reason}" for one in considered) or "no candidate could run"
@@ -58,8 +70,10 @@ def decide(journal: Journal, finalists: Sequence[Checked], confidence: float, ma
     return Verdict(kept.candidate, kept.speedup, considered, reason)
 
 
-def _consider(journal: Journal, one: Checked, confidence: float, margin: float) -> Considered:
+def _consider(journal: Journal, one: Checked, confidence: float, margin: float, modelled: Modelled) -> Considered:
     found = speedup(journal, FINAL, BASELINE.key, one.candidate.key, confidence)
+    if found is not None and not one.failure:
+        found = modelled(one.candidate) or found
     failure = one.failure or failure_of(journal, FINAL, one.candidate.key)
     if found is None:
         return Considered(one.candidate, Interval(0.0, 0.0, 0.0, 0), failure or "no complete round in the final")

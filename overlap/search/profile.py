@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from overlap.analysis.bound import Bound, bound
-from overlap.devices.base import Device, DeviceInfo, Uncertainty
+from overlap.devices.base import Device, DeviceInfo, Uncertainty, require_memory
 from overlap.program import Program
 from overlap.search.bench import Bench
 from overlap.search.candidate import Candidate
-from overlap.search.screen import check_memory
 from overlap.split import Split, canonical, check
 from overlap.stats import Interval, median_interval
 from overlap.workload import Workload
@@ -48,7 +47,7 @@ def run_profile(workload: Workload, split: Split, order: str, device: Device, re
     bench = Bench(workload, device, {}, seed)
     candidate = Candidate(canonical(split, workload), order)
     program = bench.program(candidate.split)
-    check_memory(device, program.label, program.input_bytes() + program.peak_bytes())
+    require_memory(program, device.info)
     bench.kernel_ns.update(device.op_times(program, KERNEL_REPEATS))
     runnable = bench.runnable(candidate)
     times = runnable.time(repeats)
@@ -60,7 +59,7 @@ def run_profile(workload: Workload, split: Split, order: str, device: Device, re
         program=program,
         op_ns=op_ns,
         latency=median_interval(times),
-        bound=bound(program, op_ns),
+        bound=bound(program, op_ns, whole_ops=not device.info.cuts_ops),
         peak_bytes=runnable.peak_bytes,
         events=runnable.profile(),
         uncertainty=runnable.uncertainty(),

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from overlap.devices.base import Device
-from overlap.errors import DeviceError, MemoryLimitError, ProgramError
+from overlap.devices.base import require_memory
+from overlap.errors import DeviceError, ProgramError
 from overlap.program import Program
 from overlap.search.bench import Bench
 from overlap.search.candidate import BASELINE, Candidate
@@ -54,8 +54,8 @@ def _measure(bench: Bench, journal: Journal, split: Split, orders: Sequence[str]
     """Time the kernels that are new in `split` and predict its orders."""
     try:
         program = bench.program(split)
+        require_memory(program, bench.device.info)
         peak_bytes = program.peak_bytes()
-        check_memory(bench.device, program.label, program.input_bytes() + peak_bytes)
         fresh = bench.device.op_times(program, repeats, known=bench.kernel_ns)
         if fresh:
             journal.append("kernels", ns=fresh)
@@ -81,15 +81,6 @@ def _record(
     return journal.append(
         "screen", split=str(split), order=order, predicted_ns=predicted_ns, peak_bytes=peak_bytes, failure=failure
     )
-
-
-def check_memory(device: Device, label: str, need_bytes: int) -> None:
-    """Raise `MemoryLimitError` if a program cannot fit."""
-    if need_bytes > device.info.memory_bytes:
-        raise MemoryLimitError(
-            f"{label} needs {need_bytes / 2**30:.3g} GiB, the device has {device.info.memory_bytes / 2**30:.3g} GiB",
-            "a smaller bucket, fewer window_layers or a larger tensor_parallel",
-        )
 
 
 def shortlist(screened: Sequence[Screened], count: int) -> list[Candidate]:

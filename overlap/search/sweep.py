@@ -16,11 +16,11 @@ import polars as pl
 
 from overlap import __version__
 from overlap.analysis.bound import Bound, bound, gap
-from overlap.devices.base import Device, DeviceInfo
+from overlap.devices.base import Device, DeviceInfo, require_memory
 from overlap.errors import SplitError
 from overlap.files import write_atomic
 from overlap.search.attribute import attribute, timer
-from overlap.search.bench import Bench
+from overlap.search.bench import Bench, stack_split
 from overlap.search.candidate import BASELINE, Candidate, Rejected, enumerate_space
 from overlap.search.check import Checked, check, require_sound
 from overlap.search.config import SearchConfig, SpaceConfig
@@ -28,7 +28,7 @@ from overlap.search.decide import FINAL, Verdict, decide
 from overlap.search.journal import Journal
 from overlap.search.progress import Progress
 from overlap.search.race import STACK, Entrant, failure_of, hopeless, race, speedup, times_of
-from overlap.search.screen import Screened, check_memory, screen, shortlist
+from overlap.search.screen import Screened, screen, shortlist
 from overlap.stats import Interval, median, median_interval
 from overlap.workload import Workload
 
@@ -109,7 +109,7 @@ def run_sweep(
             kernel_ns.update(record["ns"])
         bench = Bench(workload, device, kernel_ns, search.seed)
         program = bench.program(BASELINE.split)
-        check_memory(device, program.label, program.input_bytes() + program.peak_bytes())
+        require_memory(program, device.info)
         if journal.resumed:
             progress.say(f"going on with the sweep in {run_dir}: {len(journal.records)} records are there")
         return _Sweep(bench, journal, space, search, run_dir, progress).run()
@@ -157,7 +157,7 @@ class _Sweep:
         sound = [one for one in checked[1:] if not one.failure]
         finalists = self._race(sound)
         self._final(finalists)
-        verdict = decide(journal, finalists, search.confidence, search.margin)
+        verdict = decide(journal, finalists, search.confidence, search.margin, self._modelled)
         factors = attribute(bench, journal, verdict.kept, search.attribution_rounds, search.seed, progress)
         by_candidate = {one.candidate: one for one in checked}
         baseline = self._variant("baseline", by_candidate[BASELINE])
@@ -170,7 +170,7 @@ class _Sweep:
             baseline=baseline,
             kept=kept,
             stack=median_interval(stack, search.confidence) if stack else None,
-            speedup_vs_stack=speedup(journal, FINAL, STACK, verdict.kept.key, search.confidence),
+            speedup_vs_stack=self._over_stack(verdict.kept),
             attribution=factors,
             screened=screened,
             rejected=rejected,
@@ -204,6 +204,26 @@ class _Sweep:
         entrants[STACK] = self._bench.time_stack
         race(self._journal, FINAL, entrants, self._search.final_rounds, self._search.seed, self._progress)
 
+    def _modelled(self, candidate: Candidate, over: Candidate = BASELINE) -> Interval | None:
+        """The speed-up with what a model leaves open; None if the device runs what it times."""
+        if self._bench.device.info.computes:
+            return None
+        keys = {"entrant": candidate.key, "over": over.key}
+        record = next((r for r in self._journal.of_kind("modelled") if keys.items() <= r.items()), None)
+        if record is None:
+            found = self._bench.device.speedup_interval(self._bench.runnable(over), self._bench.runnable(candidate))
+            if found is None:
+                return None
+            record = self._journal.append("modelled", **keys, **asdict(found))
+        return Interval(record["median"], record["low"], record["high"], record["samples"])
+
+    def _over_stack(self, kept: Candidate) -> Interval | None:
+        """The speed-up over what a serving stack would run."""
+        found = speedup(self._journal, FINAL, STACK, kept.key, self._search.confidence)
+        if found is None:
+            return None
+        return self._modelled(kept, Candidate(stack_split(self._bench.workload))) or found
+
     def _entrants(self, candidates: Sequence[Candidate]) -> dict[str, Entrant]:
         return {one.key: timer(self._bench, one) for one in candidates}
 
@@ -227,7 +247,7 @@ class _Sweep:
         if record is None:
             fresh = self._bench.device.op_times(program, BOUND_REPEATS)
             record = self._journal.append("bound", entrant=candidate.key, ns=fresh)
-        return bound(program, record["ns"])
+        return bound(program, record["ns"], whole_ops=not self._bench.device.info.cuts_ops)
 
     def _profile(self, name: str, candidate: Candidate) -> pl.DataFrame:
         """The event table of a typical run: of three profiles the one of median length."""

@@ -29,7 +29,8 @@ DTYPES = {
     torch.float8_e4m3fn: "fp8",
     torch.float8_e5m2: "fp8",
 }
-
+# Matrix calls that are given what they add before their operands.
+ADDING = ("addmm", "baddbmm")
 
 # (position of a ref, bytes) pairs.
 Accesses = list[tuple[int, int]]
@@ -69,10 +70,15 @@ class Costs:
         return found
 
     def accesses(self, op: Op) -> tuple[Accesses, Accesses]:
-        """(ref, bytes) that an op reads, and that it writes in place; its kernel knows the geometry of refs."""
+        """(ref, bytes) that an op reads, and that it writes in place; its kernel knows the geometry of refs.
+
+        A matrix op's operand A, whose rows are sliced, comes first.
+        """
         found = self._accesses.get(op.kernel.key)
         if found is None:
             reads, writes = ([(at, op.refs[at].bytes) for at in positions] for positions in (op.reads, op.writes))
+            if any(call.name in ADDING for call in op.kernel.work[:1]):
+                reads.append(reads.pop(0))
             found = self._accesses[op.kernel.key] = (reads, writes)
         return found
 
@@ -108,7 +114,9 @@ class Costs:
     def _vector(self, calls: Sequence[CallWork], slices: int) -> KernelCost:
         constants = self.machine.tpc
         whole = tpc.vector_work(constants, calls)
-        work = tpc.VectorWork(whole.cycles / slices, max(1, whole.units // slices))
+        # The largest slice, so that no cut makes work vanish.
+        units = ceil(whole.units / slices)
+        work = tpc.VectorWork(whole.cycles * units / whole.units, units)
         port = tpc.port_gb_per_s(constants, work.units)
         return KernelCost(tpc.arithmetic_ns(constants, work), constants.node_ns, port, unknown=whole.unknown)
 
@@ -143,8 +151,9 @@ class Costs:
 
 
 def operands(call: CallWork) -> tuple[Geometry, Geometry]:
-    """A and B of a matrix call; `addmm` and `baddbmm` are given what they add first."""
-    return call.given[-2], call.given[-1]
+    """A and B of a matrix call; `addmm` and `baddbmm` are given what they add first, `out` comes last."""
+    first = 1 if call.name in ADDING else 0
+    return call.given[first], call.given[first + 1]
 
 
 def gemm_of(call: CallWork) -> Gemm:

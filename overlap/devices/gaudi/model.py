@@ -9,7 +9,7 @@ import polars as pl
 import torch
 
 from overlap import __version__
-from overlap.devices.base import DeviceInfo, Gate, StackRun, Uncertainty
+from overlap.devices.base import DeviceInfo, Gate, Runnable, StackRun, Uncertainty, require_memory
 from overlap.devices.config import DeviceConfig
 from overlap.devices.gaudi.capacity import require_capacity
 from overlap.devices.gaudi.constants import Constants, load_constants
@@ -17,12 +17,13 @@ from overlap.devices.gaudi.kernels import Costs
 from overlap.devices.gaudi.machine import MODEL, VERSION, Machine
 from overlap.devices.gaudi.plan import Plan, compile_program
 from overlap.devices.gaudi.report import UNKNOWN_SHARE, events, unknown_times
-from overlap.devices.gaudi.sensitivity import uncertainty
+from overlap.devices.gaudi.sensitivity import quotient_interval, uncertainty
 from overlap.devices.gaudi.settings import GaudiConfig
 from overlap.devices.gaudi.simulate import Run
 from overlap.devices.interpret import interpret
-from overlap.errors import DeviceError, MemoryLimitError
-from overlap.program import Engine, Kernel, Program, RootSpec
+from overlap.errors import DeviceError
+from overlap.program import Kernel, Program, RootSpec
+from overlap.stats import Interval
 from overlap.workload import Workload
 
 
@@ -48,12 +49,7 @@ class GaudiDevice:
         serial: bool = False,
     ) -> GaudiRunnable:
         """Compile `program` in `order` for the model; `inputs` are only used to check what it computes."""
-        need = program.input_bytes() + program.peak_bytes(order)
-        if need > self.info.memory_bytes:
-            raise MemoryLimitError(
-                f"{program.label} needs {need:,} bytes, {self.info.kind} has {self.info.memory_bytes:,}",
-                "a smaller bucket, fewer window_layers or a larger tensor_parallel",
-            )
+        require_memory(program, self.info, order)
         runnable = GaudiRunnable(self, program, order, inputs, serial)
         runnable.check_costs()
         return runnable
@@ -88,16 +84,23 @@ class GaudiDevice:
         program = stack.program()
         return [self.predict_ns(program, range(len(program.ops)))] * repeats
 
+    def speedup_interval(self, before: Runnable, after: Runnable) -> Interval | None:
+        """Speed-up of one runnable over another, over the constants that nobody knows exactly."""
+        assert isinstance(before, GaudiRunnable)
+        assert isinstance(after, GaudiRunnable)
+        first, second = before, after
+        return quotient_interval(lambda costs: first.time_with(costs) / second.time_with(costs), self.constants)
+
     def close(self) -> None:
         """Nothing to release."""
 
     def _least_ns(self, kernel: Kernel, cold_bytes: int) -> int:
         memory = self.costs.machine.memory
         streamed = cold_bytes / memory.hbm_gb_per_s
-        if kernel.kind == "fused_attention":
+        # A fused attention works on two engines; a copy may be the DMA's, or nothing at all.
+        if kernel.kind in ("fused_attention", "copy"):
             return max(1, round(streamed))
-        engine = Engine.DMA if kernel.kind == "copy" and memory.dma_engines else kernel.engine
-        cost = self.costs.of(kernel, kernel.work, engine, 1)
+        cost = self.costs.of(kernel, kernel.work, kernel.engine, 1)
         return max(1, round(max(cost.work_ns, streamed)))
 
 
@@ -160,8 +163,12 @@ class GaudiRunnable:
 
     def uncertainty(self) -> Uncertainty:
         """How far the time moves with the constants that nobody knows exactly."""
-        device = self._device
-        return uncertainty(self.program, self.order, device.constants, device.settings, self._serial)
+        return uncertainty(self.time_with, self._device.constants)
+
+    def time_with(self, costs: Costs) -> float:
+        """The time on a machine with other constants, ns."""
+        settings = self._device.settings
+        return compile_program(self.program, self.order, costs, settings, self._serial).run().time_ns
 
     def check_costs(self) -> None:
         """Refuse a program much of whose time is made up.
@@ -204,4 +211,5 @@ def _describe(config: DeviceConfig, machine: Machine) -> DeviceInfo:
             **{f"gaudi.{name}": value for name, value in switched.items()},
         },
         computes=False,
+        cuts_ops=True,
     )

@@ -31,7 +31,7 @@ class Node:
     """What a queue holds.
 
     `alone_ns` is the time with all bandwidth to itself; `hbm` and `die` are bytes per ns then. `part` is what is added
-    to the op's name; `slices` how many nodes of this kind the unit has.
+    to the op's name; `slices` into how many nodes of its engine the unit's work is cut.
     """
 
     __slots__ = ("alone_ns", "die", "engine", "hbm", "index", "part", "recipe", "slices", "unit", "users", "waits")
@@ -182,19 +182,21 @@ class Builder:
         """Chains of a fused attention; the bytes of Q, K, V and the result are shared out over them."""
         unit, traffic, machine = self._units[number], self._traffic[number], self._machine
         chains = make_chains(machine, attention_of(unit.kernel, self._config.fast_fused_softmax))
-        outer = (traffic.hbm_read + traffic.hbm_write + traffic.die) / len(chains) / 2
+        outer = (traffic.hbm_read + traffic.hbm_write) / len(chains) / 2
+        cached = traffic.die / len(chains) / 2
         threads = []
         for chain in chains:
             fixed = machine.gemm.node_ns * chain.merged
-            qk = self._node(number, Engine.MME, fixed, chain.qk_ns, outer, chain.die_bytes / 4)
+            qk = self._node(number, Engine.MME, fixed, chain.qk_ns, outer, chain.die_bytes / 4 + cached)
             soft = self._node(
                 number, Engine.TPC, machine.tpc.node_ns * chain.merged, chain.softmax_ns, 0, chain.die_bytes / 2
             )
-            pv = self._node(number, Engine.MME, fixed, chain.pv_ns, outer, chain.die_bytes / 4)
+            pv = self._node(number, Engine.MME, fixed, chain.pv_ns, outer, chain.die_bytes / 4 + cached)
             soft.waits.append(qk)
             pv.waits.append(soft)
             qk.part, soft.part, pv.part = FUSED_PARTS
-            qk.slices = soft.slices = pv.slices = len(chains)
+            qk.slices = pv.slices = 2 * len(chains)
+            soft.slices = len(chains)
             threads.append([qk, soft, pv])
         self._nodes[number] = [thread[0] for thread in threads]
         self._wait(number, Bundle(number, number + 1))

@@ -14,8 +14,6 @@ from overlap.devices.gaudi.bundles import Bundle
 from overlap.devices.gaudi.memory import MemoryConstants
 from overlap.devices.gaudi.units import Unit
 
-TEMPORARY = -1
-
 
 @dataclass(slots=True)
 class Traffic:
@@ -76,8 +74,6 @@ def _hits(root: int, nbytes: int, passed: float, last_touch: dict[int, float], m
     """Whether a read finds its tensor in the cache."""
     if not memory.die_is_cache or 2 * nbytes > memory.die_bytes:
         return False
-    if root == TEMPORARY:
-        return True
     touched = last_touch.get(root)
     return touched is not None and passed - touched + nbytes <= memory.die_bytes
 

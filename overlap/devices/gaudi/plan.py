@@ -84,12 +84,12 @@ def compile_program(
 def rates_of(costs: Costs, config: GaudiConfig) -> Rates:
     """What the event loop needs to know of the machine."""
     memory, rules = costs.machine.memory, costs.machine.compiler
-    fence = costs.machine.host.fence_ns if config.fence else 0.0
     return Rates(
         memory.hbm_gb_per_s,
         memory.die_gb_per_s,
         rules.sync_to_mme_ns,
         rules.sync_to_tpc_ns,
         rules.sync_same_ns,
-        fence,
+        costs.machine.host.fence_ns,
+        config.fence,
     )

@@ -6,7 +6,7 @@ import polars as pl
 
 from overlap.devices.gaudi.nodes import ENGINES
 from overlap.devices.gaudi.plan import Plan
-from overlap.devices.gaudi.simulate import Run
+from overlap.devices.gaudi.simulate import MME, Run
 from overlap.traces.schema import filled
 
 # Share of the time that ops without a known cost may take.
@@ -14,7 +14,7 @@ UNKNOWN_SHARE = 0.01
 
 
 def events(plan: Plan, run: Run) -> pl.DataFrame:
-    """One row per node, lanes named after their engine; flops and bytes of an op are shared out over its slices."""
+    """One row per node, lanes named after their engine; an op's bytes are those of its nodes, flops those of its GEMMs."""
     ops, units = plan.program.ops, plan.units
     nodes = plan.nodes
     picked = [ops[units[node.unit].op] for node in nodes]
@@ -31,7 +31,10 @@ def events(plan: Plan, run: Run) -> pl.DataFrame:
             "start_ns": run.start_ns,
             "end_ns": run.end_ns,
             "correlation": [node.index for node in nodes],
-            "flops": [op.kernel.flops // node.slices for op, node in zip(picked, nodes, strict=True)],
+            "flops": [
+                op.kernel.flops // node.slices if node.engine == MME else 0
+                for op, node in zip(picked, nodes, strict=True)
+            ],
             "bytes": [round((node.hbm + node.die) * node.alone_ns) for node in nodes],
         }
     )

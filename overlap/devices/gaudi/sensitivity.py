@@ -1,49 +1,61 @@
-"""How far a simulated time moves with the constants that nobody knows exactly.
+"""How far a simulated time, or the quotient of two, moves with the constants that nobody knows exactly.
 
-Every constant with an interval is set to its low and to its high end, one at a time; the whole program is compiled and
-simulated anew. Deviations of independent constants are added in squares, those that make it faster and those that make
-it slower apart.
+Every constant with an interval is set to its low and to its high end, one at a time; the programs are compiled and
+simulated anew. Deviations of independent constants are added in squares, those upwards and those downwards apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import sqrt
 
 from overlap.devices.base import Effect, Uncertainty
 from overlap.devices.gaudi.constants import Constants
 from overlap.devices.gaudi.kernels import Costs
 from overlap.devices.gaudi.machine import Machine
-from overlap.devices.gaudi.plan import compile_program
-from overlap.devices.gaudi.settings import GaudiConfig
-from overlap.program import Program
+from overlap.stats import Interval
+
+# A value of the model, from the costs of a machine.
+Question = Callable[[Costs], float]
 
 
-def uncertainty(
-    program: Program, order: Sequence[int], constants: Constants, config: GaudiConfig, serial: bool = False
-) -> Uncertainty:
-    """Simulate `program` once as it is, and twice for every uncertain constant."""
+def uncertainty(time_ns: Question, constants: Constants) -> Uncertainty:
+    """Ask for a time as the constants are, and twice for every uncertain one."""
+    base = round(time_ns(_costs(constants)))
+    effects = [
+        Effect(name, round(time_ns(_costs(low))), round(time_ns(_costs(high))), constants.entries[name].source)
+        for name, low, high in _variations(constants)
+    ]
+    effects.sort(key=lambda one: -max(abs(one.at_low_ns - base), abs(one.at_high_ns - base)))
+    low_ns, high_ns = spread(base, [(one.at_low_ns, one.at_high_ns) for one in effects])
+    return Uncertainty(base, low_ns, high_ns, tuple(effects))
 
-    def time_ns(changed: Constants) -> int:
-        costs = Costs(Machine.of(changed))
-        return compile_program(program, order, costs, config, serial).run().time_ns
 
-    base = time_ns(constants)
-    effects = []
+def quotient_interval(quotient: Question, constants: Constants) -> Interval:
+    """The interval of a quotient of two times under the same constants."""
+    base = quotient(_costs(constants))
+    ends = [(quotient(_costs(low)), quotient(_costs(high))) for _, low, high in _variations(constants)]
+    low_end, high_end = spread(base, ends)
+    return Interval(base, low_end, high_end, 1 + 2 * len(ends))
+
+
+def spread(base: float, ends: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Least and largest value, deviations added in squares."""
+    below = sqrt(sum(min(0.0, low - base, high - base) ** 2 for low, high in ends))
+    above = sqrt(sum(max(0.0, low - base, high - base) ** 2 for low, high in ends))
+    return base - below, base + above
+
+
+def _costs(constants: Constants) -> Costs:
+    return Costs(Machine.of(constants))
+
+
+def _variations(constants: Constants) -> Iterator[tuple[str, Constants, Constants]]:
+    """Uncertain constants, and all constants with that one at its low and at its high end."""
     for name, entry in constants.entries.items():
         if entry.low is None or entry.high is None:
             continue
         # A count stays a whole number.
         whole = isinstance(entry.value, int)
-        ends = [round(end) if whole else end for end in (entry.low, entry.high)]
-        at_low, at_high = (time_ns(constants.replaced({name: end})) for end in ends)
-        effects.append(Effect(name, at_low, at_high, entry.source))
-    effects.sort(key=lambda one: -max(abs(one.at_low_ns - base), abs(one.at_high_ns - base)))
-    return Uncertainty(base, *interval(base, effects), tuple(effects))
-
-
-def interval(base_ns: int, effects: Sequence[Effect]) -> tuple[float, float]:
-    """Least and largest time, deviations added in squares."""
-    faster = sqrt(sum(min(0, one.at_low_ns - base_ns, one.at_high_ns - base_ns) ** 2 for one in effects))
-    slower = sqrt(sum(max(0, one.at_low_ns - base_ns, one.at_high_ns - base_ns) ** 2 for one in effects))
-    return base_ns - faster, base_ns + slower
+        low, high = (round(end) if whole else end for end in (entry.low, entry.high))
+        yield name, constants.replaced({name: low}), constants.replaced({name: high})

@@ -1,7 +1,7 @@
 """The event loop: in-order queues, waits, fences between recipes, and bandwidth shared by what runs at once.
 
 A node starts when it heads its queue, everything it waits for has ended long enough ago, and its recipe has been
-launched and the one before it is done. While the nodes that run want more of a memory than it has, all that use it slow
+launched and, unless fences are off, the one before it is done. While the nodes that run want more of a memory than it has, all that use it slow
 down in proportion. There is no preemption, and the head of a queue blocks what is behind it.
 
 Times are floats in ns until the end; `Run` holds whole ns, rounded once, so that the same input gives the same bytes.
@@ -21,7 +21,7 @@ NEARLY_NS = 1e-6
 
 
 class Rates(NamedTuple):
-    """What nodes share and how long signals take, ns and bytes per ns."""
+    """What nodes share and how long signals take, ns and bytes per ns; `fenced` is false where recipes may overlap."""
 
     hbm: float
     die: float
@@ -29,6 +29,7 @@ class Rates(NamedTuple):
     sync_to_other: float
     sync_same: float
     fence: float
+    fenced: bool = True
 
 
 class Run(NamedTuple):
@@ -105,7 +106,7 @@ class _Loop:
             node = self._queues[queue][at]
             if self._missing[node.index]:
                 continue
-            if node.engine == NIC:
+            if node.engine == NIC or not self._rates.fenced:
                 begin = max(self._ready[node.index], self._launched.get(node.recipe, 0.0))
             elif node.recipe == self._recipes[self._open]:
                 begin = max(self._ready[node.index], self._open_ns)

@@ -118,11 +118,7 @@ def port_gb_per_s(constants: TpcConstants, units: int) -> float:
 
 
 def rows_and_vectors(constants: TpcConstants, shape: Geometry, wide: bool = False) -> tuple[int, int]:
-    """Rows of a tensor, and its vectors if every row is padded to whole ones.
-
-    Rows that lie one after the other in memory are one long row for calls that need no end of it, which is why only
-    the fastest dimensions that are contiguous are merged.
-    """
+    """Rows of a tensor, and its vectors if every row is padded to whole ones; a core walks the fastest dimension."""
     size = shape.size or (1,)
     row = size[-1]
     itemsize = FP32_BYTES if wide else shape.dtype.itemsize

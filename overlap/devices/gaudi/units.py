@@ -32,7 +32,7 @@ Bytes = tuple[tuple[int, int], ...]
 class Unit:
     """One node before slicing.
 
-    `reads` and `writes` map roots to bytes; -1 stands for memory between two calls of an op that was not fused.
+    `reads` and `writes` map roots to bytes; below 0 is memory between two calls of an op that was not fused.
     """
 
     op: int
@@ -169,8 +169,9 @@ def _unfused(
                 calls=(call,),
                 part=f".{call.name}",
                 needs=needs if number == 0 else (first + number - 1,),
-                reads=reads if number == 0 else ((-1, given),),
-                writes=writes if is_last else ((-1, made),),
+                # `~` of the unit that writes it: a number that no root and no other unit has.
+                reads=reads if number == 0 else ((~(first + number - 1), given),),
+                writes=writes if is_last else ((~(first + number), made),),
                 recipe=recipe,
             )
         )

@@ -14,14 +14,14 @@ import polars as pl
 import torch
 
 from overlap import __version__
-from overlap.devices.base import DeviceInfo, Gate, StackRun
+from overlap.devices.base import DeviceInfo, Gate, Runnable, StackRun, require_memory
 from overlap.devices.config import DeviceConfig
 from overlap.devices.host.memory import physical_memory_bytes, pool_memory
 from overlap.devices.host.optimes import isolated_times
 from overlap.devices.host.plan import QUEUES, Plan, make_plan
 from overlap.devices.host.run import POISON, Run, op_failed
 from overlap.devices.host.workers import CoreShare, Worker, share_cores
-from overlap.errors import DeviceError, MemoryLimitError, OpFailedError
+from overlap.errors import DeviceError, OpFailedError
 from overlap.program import Program
 from overlap.traces.schema import filled
 from overlap.workload import Workload
@@ -46,12 +46,7 @@ class HostDevice:
         serial: bool = False,
     ) -> HostRunnable:
         """Bind `program` in `order`; raises `MemoryLimitError` if it cannot fit."""
-        need = program.input_bytes() + program.peak_bytes(order)
-        if need > self.info.memory_bytes:
-            raise MemoryLimitError(
-                f"{program.label} needs {need / 2**30:.3g} GiB, there are {self.info.memory_bytes / 2**30:.3g} GiB",
-                "a smaller bucket, fewer window_layers or a larger tensor_parallel",
-            )
+        require_memory(program, self.info, order)
         missing = sorted(program.inputs.keys() - inputs.keys())
         if missing:
             raise DeviceError(f"input {missing[0]} of {program.label} is missing", "make the inputs from the workload")
@@ -133,6 +128,10 @@ class HostDevice:
                 return [_timed(stack.call) for _ in range(repeats)]
         finally:
             torch.set_num_threads(threads)
+
+    def speedup_interval(self, before: Runnable, after: Runnable) -> None:
+        """The host measures."""
+        return None
 
     def close(self) -> None:
         """End the worker threads."""
