@@ -51,12 +51,14 @@ GROUPS = {
 }
 
 
-def fit(group: Group, rows: Mapping[str, Row], constants: Constants) -> dict[str, tuple[float, float, float]]:
-    """Value, least and largest of the leave-one-out fits, by constant."""
+def fit(
+    group: Group, rows: Mapping[str, Row], constants: Constants, leave_out: bool = True
+) -> dict[str, tuple[float, float, float]]:
+    """Value, least and largest of the leave-one-out fits (the value itself without them), by constant."""
     points = {name: make_point(rows[name]) for name in group.rows}
     best = _descend(group, list(points.values()), constants)
     others = [best]
-    if len(points) > len(group.limits):
+    if leave_out and len(points) > len(group.limits):
         for left_out in points:
             others.append(_descend(group, [one for name, one in points.items() if name != left_out], constants))
     return {
