@@ -70,6 +70,11 @@ class Partition:
         return self._where(lambda busy: "TPC" in busy and "MME" not in busy)
 
     @property
+    def others_alone_ns(self) -> int:
+        """Time in which neither MME nor TPC was busy, but another engine was."""
+        return self._where(lambda engines: not {"MME", "TPC", IDLE} & set(engines))
+
+    @property
     def idle_ns(self) -> int:
         """Time during which no engine was busy."""
         return self.parts_ns.get(IDLE, 0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from overlap.devices.gaudi.constants import load_constants
+from overlap.devices.gaudi.constants import CHIPS, load_constants
 from overlap.devices.gaudi.fit import GROUPS, fit, make_point
 from overlap.devices.gaudi.validation.rows import read_rows
 
@@ -18,6 +19,34 @@ def test_groups_read_calibration_rows_only() -> None:
     used = [ROWS[name] for group in GROUPS.values() for name in group.rows]
     assert used
     assert all(row.calibration and row.chip == "Gaudi2" for row in used)
+
+
+def test_chips_cite_no_validation_row() -> None:
+    """A constant that was taken from a row makes that row a calibration row."""
+    cited = {
+        (chip, name, found)
+        for chip in CHIPS
+        for name, entry in load_constants(chip).entries.items()
+        for found in re.findall(r"[A-Z]+-\d{4}", entry.where)
+    }
+    assert len(cited) > 20
+    assert not [one for one in cited if one[2] in ROWS and not ROWS[one[2]].calibration]
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "itemsize", "tflops", "k"),
+    [
+        (16384, 256, 2, 11.014822, 32),  # GEMM-0169
+        (8192, 1024, 2, 22.892688, 64),  # GEMM-0161
+        (8192, 1024, 2, 45.726408, 128),  # GEMM-0159
+        (16384, 1024, 4, 11.774035, 64),  # GEMM-0180
+        (4096, 1024, 4, 5.7178121, 32),  # GEMM-0128
+    ],
+)
+def test_the_roll_up_floor_of_gaudi1_is_a_rate_of_results(m: int, n: int, itemsize: int, tflops: float, k: int) -> None:
+    """Calibration rows of Intel's gemm_params.csv with small K, 1.8 GHz: the same B per cycle for bf16 and fp32."""
+    cycles = 2 * m * n * k / (tflops * 1e12) * 1.8e9
+    assert m * n * itemsize / cycles == pytest.approx(197, rel=0.05)
 
 
 def test_a_validation_row_is_refused() -> None:

@@ -82,7 +82,6 @@ def test_groups_of_the_shipped_rows() -> None:
         "decode": (135, 6),
         "long_prompt": (9, 0),
         "layer": (1, 0),
-        "comm": (61, 3),
         "all_reduce": (1, 3),
         "row_parallel": (60, 0),
     }

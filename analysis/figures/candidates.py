@@ -36,7 +36,7 @@ def candidates(frame: pl.DataFrame) -> go.Figure:
             go.Scatter(
                 name="predicted only"
                 if stage == "screen"
-                else f"timed in the {stage}"
+                else f"compared in the {stage}"
                 if stage in ("race", "final")
                 else stage,
                 mode="markers",

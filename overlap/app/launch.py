@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
         OverlapError: the arguments cannot be composed, or the run directory cannot be used.
         Interrupted: Ctrl-C; the message says how to go on.
     """
-    arguments = quoted(command.paths, arguments)
+    arguments = free_keys(quoted(command.paths, arguments))
     overrides = check_flags(arguments)
     register()
     outcome = Outcome()
@@ -124,6 +125,15 @@ def quoted(paths: Collection[str], arguments: Sequence[str]) -> list[str]:
             argument = f"{name}='{escaped}'"
         found.append(argument)
     return found
+
+
+# Mappings of the config whose keys are the user's own; Hydra takes new keys only where `++` says so.
+FREE = "device.gaudi.constants"
+
+
+def free_keys(arguments: Sequence[str]) -> list[str]:
+    """`arguments` with what Hydra wants to see before overrides of `FREE`."""
+    return [f"++{one}" if re.match(rf"{re.escape(FREE)}[.=]", one) else one for one in arguments]
 
 
 def check_flags(arguments: Sequence[str]) -> list[str]:

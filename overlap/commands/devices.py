@@ -35,7 +35,10 @@ def _constants(device: str) -> Table:
         known = did_you_mean(device, CHIPS)
         hint = f"modelled ones: {', '.join(CHIPS)}" if device in OPENERS else known
         raise DeviceError(f"device {device!r} has no constants to list", hint)
-    table = Table("constant", "value", "interval", "unit", "source", "where", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("constant", "value", "interval", "unit", "source"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("where", overflow="fold", min_width=12)
     for name, entry in load_constants(device).entries.items():
         interval = f"{entry.low:g} to {entry.high:g}" if entry.low is not None and entry.high is not None else ""
         value = str(entry.value) if isinstance(entry.value, (str, bool)) else f"{entry.value:,}"

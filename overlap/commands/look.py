@@ -8,12 +8,15 @@ from rich.table import Table
 
 from overlap.analysis.partition import Partition
 
+# Shown only where there is any: collectives, copies, and what has no engine of the two.
+OTHERS_ALONE = "neither, but NIC or DMA"
 # What is printed of a partition: name and time in ns.
 SHARES: dict[str, Callable[[Partition], int]] = {
     "MME busy": lambda found: found.busy_ns("MME"),
     "TPC busy": lambda found: found.busy_ns("TPC"),
     "both busy": lambda found: found.both_ns,
     "exposed TPC": lambda found: found.exposed_tpc_ns,
+    OTHERS_ALONE: lambda found: found.others_alone_ns,
     "idle": lambda found: found.idle_ns,
 }
 

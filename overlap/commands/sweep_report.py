@@ -11,7 +11,7 @@ import polars as pl
 from overlap.analysis.partition import partition
 from overlap.analysis.report import ReportData
 from overlap.analysis.words import order_in_words, split_in_words
-from overlap.commands.look import SHARES
+from overlap.commands.look import OTHERS_ALONE, SHARES
 from overlap.commands.tables import bound_label, error_label, milliseconds, plain_ms
 from overlap.search.candidate import BASELINE
 from overlap.search.decide import FINAL
@@ -56,6 +56,8 @@ def _numbers(result: SweepResult) -> Iterator[tuple[str, str, str]]:
     evidence = result.device.evidence
     yield _row(f"time of a run ({evidence})", [milliseconds(one.latency) for one in pair])
     for name, time_ns in SHARES.items():
+        if name == OTHERS_ALONE and not any(map(time_ns, found)):
+            continue
         yield _row(name, [f"{one.fraction(time_ns(one)):.1%}, {plain_ms(time_ns(one))}" for one in found])
     yield _row(bound_label(evidence), [plain_ms(one.bound.time_ns) for one in pair])
     for engine in dict.fromkeys(engine for one in pair for engine in one.bound.work_ns):

@@ -8,7 +8,7 @@ import polars as pl
 from rich.table import Table
 
 from overlap.analysis.partition import Partition, partition
-from overlap.commands.look import SHARES, new_table
+from overlap.commands.look import OTHERS_ALONE, SHARES, new_table
 from overlap.devices.base import Uncertainty
 from overlap.program import Engine
 from overlap.search.candidate import BASELINE
@@ -66,6 +66,8 @@ def sweep_tables(result: SweepResult) -> Iterable[Table]:
     table.add_row(f"time, {evidence}", *(milliseconds(one.latency) for one in variants))
     for name, time_ns in SHARES.items():
         shares = [found[id(one)].fraction(time_ns(found[id(one)])) for one in variants]
+        if name == OTHERS_ALONE and not any(shares):
+            continue
         table.add_row(name, *(f"{share:.1%}" for share in shares))
     table.add_row(bound_label(evidence), *(plain_ms(one.bound.time_ns) for one in variants))
     table.add_row("gap to the bound", *(f"{one.gap:.1%}" for one in variants))
@@ -90,7 +92,10 @@ def _gain_table(result: SweepResult) -> Table:
     if not result.attribution:
         table.add_row("  factors", "not known: a run of theirs failed")
     if result.speedup_vs_stack is not None and result.stack is not None:
-        table.add_row("kept over stack", times(result.speedup_vs_stack))
+        slower = result.speedup_vs_stack.median < 1
+        table.add_row(
+            "kept over stack, which is faster" if slower else "kept over stack", times(result.speedup_vs_stack)
+        )
         table.add_row("  the stack's time", milliseconds(result.stack))
     return table
 
@@ -111,6 +116,8 @@ def _run_table(profile: Profile, found: Partition) -> Table:
     table.add_row("order", profile.candidate.order)
     table.add_row("time", milliseconds(profile.latency))
     for name, time_ns in SHARES.items():
+        if name == OTHERS_ALONE and not time_ns(found):
+            continue
         table.add_row(name, f"{found.fraction(time_ns(found)):.1%}")
     table.add_row(bound_label(profile.device.evidence), plain_ms(profile.bound.time_ns))
     table.add_row("  critical path", plain_ms(profile.bound.critical_path_ns))

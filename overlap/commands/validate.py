@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from overlap.app.config import ValidateRoot, from_config
+from overlap.devices.gaudi.settings import GaudiConfig
 
 
 def run(config: Any, run_dir: Path) -> None:
@@ -16,14 +17,22 @@ def run(config: Any, run_dir: Path) -> None:
 
     from overlap.commands.validate_files import write_validation
     from overlap.commands.validate_tables import validation_tables
+    from overlap.devices.gaudi.constants import load_constants
     from overlap.devices.gaudi.predict import ModelPredictor
     from overlap.devices.gaudi.validation.cases import make_cases
     from overlap.devices.gaudi.validation.evaluate import evaluate
     from overlap.devices.gaudi.validation.rows import read_rows
+    from overlap.errors import ConfigError
 
     chip = root.device.kind
     rows = read_rows(Path(root.rows) if root.rows else None)
-    result = evaluate(make_cases(rows, chip), ModelPredictor(chip))
+    settings = root.device.gaudi
+    if settings.mode != GaudiConfig().mode:
+        raise ConfigError(
+            "device.gaudi.mode cannot be set here", "every row is predicted in the mode it was measured in"
+        )
+    constants = load_constants(chip).replaced(settings.constants)
+    result = evaluate(make_cases(rows, chip), ModelPredictor(chip, constants, settings))
     write_validation(result, root, run_dir)
     console = Console()
     for table in validation_tables(result, root.worst):

@@ -31,7 +31,7 @@ def content(result: Validation, root: ValidateRoot) -> dict[str, Any]:
         "schema": SCHEMA,
         "evidence": EVIDENCE,
         "device": result.chip,
-        "model": {"name": result.model, "version": result.version},
+        "model": {"name": result.model, "version": result.version, "switched": root.device.gaudi.switched()},
         "source": root.rows or "shipped",
         "groups": {
             name: {

@@ -63,7 +63,7 @@ def _directions(result: Validation, most: int) -> Table:
         f"{len(result.directions) - len(wrong)} of {len(result.directions)} published comparisons point the same way"
     )
     shown = sorted(wrong, key=lambda one: -abs(one.predicted / one.published - 1))[:most]
-    title += f"; of those that do not, {len(shown)}" if shown else ""
+    title += f"; {len(shown)} of the {len(wrong)} that do not:" if shown else ""
     table = new_table(title, "switch", "published", "predicted", "")
     _last_is_text(table)
     for one in shown:

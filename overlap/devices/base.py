@@ -27,7 +27,8 @@ class DeviceInfo:
 
     `evidence` is `measured` or `simulated`; `software` maps component to version. `computes` is false for a device
     that tells times but no values: what programs compute is then checked elsewhere. `cuts_ops` is true where slices of
-    an op may follow each other through the next op.
+    an op may follow each other through the next op. `fused_stack` is true where serving stacks run a fused attention of
+    the device's own.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class DeviceInfo:
     software: Mapping[str, str] = field(default_factory=dict)
     computes: bool = True
     cuts_ops: bool = False
+    fused_stack: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from overlap.search.config import SpaceConfig
 from overlap.split import Split, canonical, violations
@@ -48,6 +48,20 @@ def enumerate_space(space: SpaceConfig, workload: Workload) -> tuple[list[Split]
             found.setdefault(canonical(split, workload))
     found.pop(Split(), None)
     return list(found), [Rejected(split, reason) for split, reason in rejected.items()]
+
+
+def with_fused(splits: Sequence[Split], workload: Workload) -> list[Split]:
+    """`splits`, and what each is with the device's own fused attention in place of tiles and softmax.
+
+    On a device whose stack is fused, a search without it would compare with something it never tried.
+    """
+    found = dict.fromkeys(splits)
+    for split in (BASELINE.split, *splits):
+        plain = replace(split, query_tile=0, kv_tile=0, normalise="before", softmax="exact")
+        fused = canonical(replace(plain, fused_sdpa=True, masked_blocks="skip"), workload)
+        if not violations(fused, workload):
+            found.setdefault(fused)
+    return list(found)
 
 
 def _grid(space: SpaceConfig) -> Iterator[Split]:

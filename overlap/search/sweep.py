@@ -21,7 +21,7 @@ from overlap.errors import SplitError
 from overlap.files import write_atomic
 from overlap.search.attribute import attribute, timer
 from overlap.search.bench import Bench, stack_split
-from overlap.search.candidate import BASELINE, Candidate, Rejected, enumerate_space
+from overlap.search.candidate import BASELINE, Candidate, Rejected, enumerate_space, with_fused
 from overlap.search.check import Checked, check, require_sound
 from overlap.search.config import SearchConfig, SpaceConfig
 from overlap.search.decide import FINAL, Verdict, decide
@@ -151,6 +151,8 @@ class _Sweep:
         splits, rejected = enumerate_space(self._space, bench.workload)
         if not splits and rejected:
             raise SplitError(f"no split of the space can run: {rejected[0].reason}", f"workload: {bench.workload}")
+        if bench.device.info.fused_stack and bench.workload.bucket.phase == "prefill":
+            splits = with_fused(splits, bench.workload)
         screened = screen(bench, journal, splits, search.orders, search.screen_repeats, progress)
         checked = check(bench, journal, shortlist(screened, search.race_candidates), progress)
         require_sound(checked[0])

@@ -57,7 +57,7 @@ class Bundler:
         return found
 
     def _next(self, at: int, found: Sequence[Bundle]) -> Bundle:
-        if not self._config.bundles or not self._config.parallel or self._config.mode == "eager":
+        if not self._config.bundles or self._config.mode == "eager":
             return Bundle(at, at + 1)
         for bundle in (self._attention(at), self._around_mme(at)):
             if bundle is not None:
@@ -155,11 +155,15 @@ class Bundler:
     def _find_slices(self, units: Sequence[Unit], rules: CompilerConstants) -> int:
         most = min([rules.max_slices, *(self._costs.most_slices(unit.kernel) for unit in units)])
         between = sum(_bytes(unit.writes) for unit in units[:-1])
-        slices = rules.min_slices
-        while 2 * between > slices * self._costs.machine.memory.die_bytes and 2 * slices <= most:
-            slices *= 2
-        if slices > most:
+        able = [
+            slices
+            for slices in range(rules.min_slices, most + 1)
+            if all(self._costs.divides(unit.kernel, slices) for unit in units)
+        ]
+        if not able:
             return 1
+        die_bytes = self._costs.machine.memory.die_bytes
+        slices = next((one for one in able if 2 * between <= one * die_bytes), able[-1])
         return slices if self._keeps_utilisation(units, slices) else 1
 
     def _keeps_utilisation(self, units: Sequence[Unit], slices: int) -> bool:

@@ -6,11 +6,11 @@ A window of two layers of a 405B model fits one card, but nobody can serve it th
 
 from __future__ import annotations
 
-from overlap.errors import MemoryLimitError, WorkloadError
+from overlap.errors import DeviceError, MemoryLimitError, WorkloadError
 from overlap.workload import DTYPE_BYTES, Workload
 
-# Cards of one box, and the largest group of boxes that is tried for the hint.
-MOST_CARDS = 64
+# Cards of one box; the network between boxes is not modelled.
+MOST_CARDS = 8
 
 
 def model_bytes(workload: Workload) -> int:
@@ -31,11 +31,17 @@ def require_capacity(workload: Workload, memory_bytes: int, chip: str) -> None:
     Raises:
         MemoryLimitError: with the bytes needed and available, and the tensor-parallel degree that would fit.
     """
+    if workload.tensor_parallel > MOST_CARDS:
+        raise DeviceError(
+            f"tensor_parallel={workload.tensor_parallel}: a box has {MOST_CARDS} cards",
+            "the network between boxes is not modelled",
+        )
     need = model_bytes(workload)
     if need <= memory_bytes:
         return
     fits = next((degree for degree in _degrees(workload) if _bytes_at(workload, degree) <= memory_bytes), None)
-    hint = f"workload.tensor_parallel={fits} would fit" if fits else "a smaller bucket or a smaller model"
+    none = f"no tensor_parallel up to {MOST_CARDS} would do: a smaller batch, context or model"
+    hint = f"workload.tensor_parallel={fits} would fit" if fits else none
     raise MemoryLimitError(
         f"{workload.model.name} {workload.bucket} needs {need:,} bytes per card at "
         f"tensor_parallel={workload.tensor_parallel}, {chip} has {memory_bytes:,}",

@@ -23,7 +23,6 @@ from overlap.program import Kernel
 
 # Chains of one op that are simulated apart.
 MOST_CHAINS = 48
-IN_FLIGHT = 3
 
 
 class Chain(NamedTuple):
@@ -37,13 +36,14 @@ class Chain(NamedTuple):
 
 
 class FusedAttention(NamedTuple):
-    """Sizes of one fused attention: `heads` are query heads times the batch."""
+    """Sizes of one fused attention: `heads` are query heads times the batch, `masked` has a bias."""
 
     heads: int
     query: int
     keys: int
     head_dim: int
     causal: bool
+    masked: bool
     fast: bool
     dtype: str
     itemsize: int
@@ -61,25 +61,28 @@ def attention_of(kernel: Kernel, fast: bool = False) -> FusedAttention:
         key.size[2],
         head_dim,
         causal,
+        kernel.calls[0].args[3] is not None,
         fast,
         DTYPES[query.dtype],
         query.dtype.itemsize,
     )
 
 
-def make_chains(machine: Machine, attention: FusedAttention) -> list[Chain]:
+def make_chains(machine: Machine, attention: FusedAttention, in_flight: int) -> list[Chain]:
     """All chains of one fused attention, equal ones put together where there are too many."""
-    block = machine.compiler.fused_block_tokens
+    rules = machine.compiler
+    # Short prompts are not cut.
+    block = rules.fused_block_tokens if attention.query >= rules.fused_block_from_tokens else attention.keys
     rows, columns = min(block, attention.query), min(block, attention.keys)
     blocks = count_blocks(attention, rows, columns)
-    heads = _heads_per_chain(machine, attention, rows, columns)
+    heads = _heads_per_chain(machine, attention, rows, columns, in_flight)
     groups = ceil(attention.heads / heads)
     chain = _chain(machine, attention, heads, rows, columns)
     total = blocks * groups
     made = min(total, MOST_CHAINS)
     counts = [total * (i + 1) // made - total * i // made for i in range(made)]
-    # The last group of heads may be smaller: scale to the heads there are.
-    scale = attention.heads / (groups * heads)
+    # The last blocks of rows and columns, and the last group of heads, may be smaller: scale to the scores there are.
+    scale = attention.heads * count_scores(attention, rows, columns) / (groups * heads * blocks * rows * columns)
     return [_merged(chain, count, scale) for count in counts]
 
 
@@ -99,10 +102,22 @@ def count_blocks(attention: FusedAttention, rows: int, columns: int) -> int:
     return sum(ceil(end / columns) for end in ends)
 
 
-def _heads_per_chain(machine: Machine, attention: FusedAttention, rows: int, columns: int) -> int:
+def count_scores(attention: FusedAttention, rows: int, columns: int) -> int:
+    """Scores of one head that are computed: whole blocks, the last ones as far as there are tokens."""
+    if not attention.causal:
+        return attention.query * attention.keys
+    before = attention.keys - attention.query
+    total = 0
+    for start in range(0, attention.query, rows):
+        end = min(start + rows, attention.query)
+        total += (end - start) * min(ceil((end + before) / columns) * columns, attention.keys)
+    return total
+
+
+def _heads_per_chain(machine: Machine, attention: FusedAttention, rows: int, columns: int, in_flight: int) -> int:
     """Heads whose scores and probabilities fit the die for every chain in flight; at least one."""
     each = 2 * rows * columns * attention.itemsize
-    fit = machine.memory.die_bytes // (IN_FLIGHT * each)
+    fit = machine.memory.die_bytes // (in_flight * each)
     return max(1, min(attention.heads, fit))
 
 
@@ -112,6 +127,8 @@ def _chain(machine: Machine, attention: FusedAttention, heads: int, rows: int, c
     vectors = scores * attention.itemsize / machine.tpc.vector_bytes
     tpc = machine.tpc
     per_vector = tpc.fused_fast_softmax_cycles if attention.fast else tpc.fused_softmax_cycles
+    if attention.masked:
+        per_vector *= tpc.fused_mask_slowdown
     softmax_ns = vectors * per_vector * 1e3 / tpc.clock_mhz / min(tpc.cores, heads * rows)
     qk = Gemm(dtype, "abt", rows, columns, head_dim, (heads,))
     pv = Gemm(dtype, "ab", rows, head_dim, columns, (heads,))

@@ -12,7 +12,8 @@ Sources
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
@@ -68,7 +69,7 @@ class Constants:
             ConfigError: a name does not exist, or a value is of another kind.
         """
         entries = dict(self.entries)
-        for key, value in values.items():
+        for key, value in _flat(values):
             old = entries.get(key)
             if old is None:
                 hint = did_you_mean(key, list(entries), f"`overlap devices device={self.chip}` lists them")
@@ -77,14 +78,33 @@ class Constants:
         return replace(self, entries=entries)
 
 
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{mme: {clock_mhz: 1}}` as `mme.clock_mhz`."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+# Ends of names of what may be nothing. Sizes, rates and other counts may not.
+MAY_BE_ZERO = ("_ns", "_us", "compile_s", "_kib", "_ratio", "_fraction", "_buffers", "_engines")
+
+
 def _same_kind(key: str, old: Value, value: Any) -> Value:
-    number = (int, float)
-    if isinstance(old, bool) == isinstance(value, bool):
-        if isinstance(old, number) and isinstance(value, number):
-            return value
+    """`value` if it can stand for `old`: of its kind, finite, whole where it was, and not 0 where that is no size."""
+    hint = f"it must be like {old!r}"
+    if isinstance(old, bool) or not isinstance(old, (int, float)):
         if type(old) is type(value):
             return value
-    raise ConfigError(f"{key} is {value!r}", f"it must be like {old!r}")
+        raise ConfigError(f"{key} is {value!r}", hint)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(f"{key} is {value!r}", hint)
+    if isinstance(old, int) and value != int(value):
+        raise ConfigError(f"{key} is {value!r}", f"{hint}, a whole number")
+    if value < 0 or (value == 0 and not key.endswith(MAY_BE_ZERO)):
+        raise ConfigError(f"{key} is {value!r}", f"{hint}, above 0")
+    return int(value) if isinstance(old, int) else value
 
 
 @cache

@@ -15,7 +15,7 @@ import torch
 
 from overlap.devices.gaudi import nic, tpc
 from overlap.devices.gaudi.machine import Machine
-from overlap.devices.gaudi.memory import operand_bytes
+from overlap.devices.gaudi.memory import operand_reads
 from overlap.devices.gaudi.mme import cost as mme_cost
 from overlap.devices.gaudi.mme.problem import Gemm
 from overlap.program import CallWork, Engine, Geometry, Kernel, Op
@@ -39,15 +39,15 @@ Accesses = list[tuple[int, int]]
 class KernelCost(NamedTuple):
     """Cost of one slice. `work_ns` is the engine alone, `fixed_ns` comes on top of every node.
 
-    `port_gb_per_s` limits what vector work moves through the cores' own ports (0: no such limit). `read_scale` says
-    how often the inputs cross the memory interface (a GEMM re-reads an operand that does not fit); `utilisation` is
-    that of the MME; `unknown` names calls whose cost nobody has written down.
+    `port_gb_per_s` limits what vector work moves through the cores' own ports (0: no such limit). `reads` says how
+    often each operand of a GEMM is read from memory, over all slices; `utilisation` is that of the MME; `unknown` names
+    calls whose cost nobody has written down.
     """
 
     work_ns: float
     fixed_ns: float
     port_gb_per_s: float = 0.0
-    read_scale: float = 1.0
+    reads: tuple[float, float] = (1.0, 1.0)
     utilisation: float = 1.0
     unknown: tuple[str, ...] = ()
 
@@ -122,19 +122,48 @@ class Costs:
 
     def _gemms(self, calls: Sequence[CallWork], slices: int) -> KernelCost:
         """Several calls are the rows of a batch that one batched GEMM could not take; they run one after the other."""
-        constants = self.machine.gemm
-        work, read, whole, best = 0.0, 0, 0, 1.0
+        constants, memory = self.machine.gemm, self.machine.memory
+        work, best = 0.0, 1.0
+        read, whole = [0.0, 0.0], [0, 0]
         for call in calls:
-            problem = sliced(gemm_of(call), slices)
-            cost = mme_cost(self.machine.mme, problem)
-            efficiency = constants.fp8_efficiency if problem.dtype == "fp8" else constants.efficiency
-            alone_ns = cost.drained_ns if constants.rollup_follows_rows else cost.hw_ns
-            work += alone_ns / efficiency
-            read += operand_bytes(self.machine.memory, problem, cost)
-            whole += sum(prod(one.size) * one.dtype.itemsize for one in operands(call))
+            problem = gemm_of(call)
+            part = sliced(problem, slices)
+            cost = mme_cost(self.machine.mme, part)
+            efficiency = constants.fp8_efficiency if part.dtype == "fp8" else constants.efficiency
+            work += (cost.drained_ns if constants.rollup_follows_rows else cost.hw_ns) / efficiency
             best = min(best, cost.efficiency)
-        # Rows are shared out over the slices; the other operand is not, so a slice may read more than its share.
-        return KernelCost(work, constants.node_ns, read_scale=read * slices / whole, utilisation=best)
+            a_reads, b_reads = operand_reads(memory, part, cost)
+            a_bytes, b_bytes = (prod(one.size) * one.dtype.itemsize for one in operands(call))
+            # Slices of rows share B: it stays if it fits, else each of them reads it.
+            sharing = slices * prod(part.batch) // prod(problem.batch)
+            stays = 2 * b_bytes <= memory.die_bytes
+            read[0] += a_bytes * a_reads
+            read[1] += b_bytes * b_reads * (1 if stays else max(1, sharing))
+            whole[0] += a_bytes
+            whole[1] += b_bytes
+        reads = (read[0] / whole[0], read[1] / whole[1])
+        return KernelCost(work, constants.node_ns, reads=reads, utilisation=best)
+
+    def least_ns(self, kernel: Kernel) -> float:
+        """Least work of a kernel on its engine, whole or cut in any way."""
+        found, slices, most = float("inf"), 1, self.most_slices(kernel)
+        while slices <= min(most, self.machine.compiler.max_slices):
+            if self.divides(kernel, slices):
+                found = min(found, slices * self.of(kernel, kernel.work, kernel.engine, slices).work_ns)
+            slices += 1
+        return found
+
+    def divides(self, kernel: Kernel, slices: int) -> bool:
+        """Whether a kernel can be cut into `slices` equal parts."""
+        if slices == 1:
+            return True
+        if kernel.engine is not Engine.MME:
+            return self.most_slices(kernel) % slices == 0
+        problem = gemm_of(kernel.work[0])
+        batch = prod(problem.batch)
+        if batch % slices == 0:
+            return True
+        return slices % batch == 0 and problem.m % (slices // batch) == 0
 
     def _most_slices(self, kernel: Kernel) -> int:
         if kernel.engine is Engine.MME:
@@ -171,7 +200,7 @@ def _turned(tensor: Geometry) -> bool:
 
 
 def sliced(problem: Gemm, slices: int) -> Gemm:
-    """The largest of `slices` parts: whole matrices of the batch if there are enough, else rows of them as well."""
+    """One of `slices` parts, the largest if they differ: whole matrices of the batch, or rows if those are too few."""
     if slices == 1:
         return problem
     batch = prod(problem.batch)

@@ -43,6 +43,7 @@ class CompilerConstants:
     min_utilisation_ratio: float
     kept_buffers: int
     fused_block_tokens: int
+    fused_block_from_tokens: int
     sync_to_mme_ns: float
     sync_to_tpc_ns: float
     sync_same_ns: float

@@ -12,6 +12,7 @@ from overlap import __version__
 from overlap.devices.base import DeviceInfo, Gate, Runnable, StackRun, Uncertainty, require_memory
 from overlap.devices.config import DeviceConfig
 from overlap.devices.gaudi.capacity import require_capacity
+from overlap.devices.gaudi.chains import attention_of, make_chains
 from overlap.devices.gaudi.constants import Constants, load_constants
 from overlap.devices.gaudi.kernels import Costs
 from overlap.devices.gaudi.machine import MODEL, VERSION, Machine
@@ -23,8 +24,12 @@ from overlap.devices.gaudi.simulate import Run
 from overlap.devices.interpret import interpret
 from overlap.errors import DeviceError
 from overlap.program import Kernel, Program, RootSpec
+from overlap.similar import did_you_mean
 from overlap.stats import Interval
 from overlap.workload import Workload
+
+# Nodes of a program whose uncertainty is still asked for: some 60 simulations, a few seconds.
+MOST_NODES = 5000
 
 
 class GaudiDevice:
@@ -96,12 +101,15 @@ class GaudiDevice:
 
     def _least_ns(self, kernel: Kernel, cold_bytes: int) -> int:
         memory = self.costs.machine.memory
+        # A copy may be nothing at all, or the DMA's, which keeps the queue that it is counted in free.
+        if kernel.kind == "copy":
+            return 1
         streamed = cold_bytes / memory.hbm_gb_per_s
-        # A fused attention works on two engines; a copy may be the DMA's, or nothing at all.
-        if kernel.kind in ("fused_attention", "copy"):
-            return max(1, round(streamed))
-        cost = self.costs.of(kernel, kernel.work, kernel.engine, 1)
-        return max(1, round(max(cost.work_ns, streamed)))
+        if kernel.kind == "fused_attention":
+            # Its share of the MME; the TPC's has no op of its own.
+            chains = make_chains(self.costs.machine, attention_of(kernel), self.costs.machine.compiler.chains)
+            return max(1, round(max(streamed, sum(chain.qk_ns + chain.pv_ns for chain in chains))))
+        return max(1, round(max(self.costs.least_ns(kernel), streamed)))
 
 
 class GaudiRunnable:
@@ -161,8 +169,10 @@ class GaudiRunnable:
         limit = self._device.info.memory_bytes
         return {"memory": Gate(need <= limit, f"{need / 2**20:.0f} of {limit / 2**20:.0f} MiB")}
 
-    def uncertainty(self) -> Uncertainty:
-        """How far the time moves with the constants that nobody knows exactly."""
+    def uncertainty(self) -> Uncertainty | None:
+        """How far the time moves with the constants that nobody knows exactly; None where that would take long."""
+        if len(self.plan.nodes) > MOST_NODES:
+            return None
         return uncertainty(self.time_with, self._device.constants)
 
     def time_with(self, costs: Costs) -> float:
@@ -170,12 +180,20 @@ class GaudiRunnable:
         settings = self._device.settings
         return compile_program(self.program, self.order, costs, settings, self._serial).run().time_ns
 
+    def _check_names(self) -> None:
+        """Refuse names of `cpu_ops` that no call of the program has."""
+        calls = sorted({call.name for op in self.program.ops for call in op.kernel.work})
+        for name in self._device.settings.cpu_ops:
+            if name not in calls:
+                raise DeviceError(f"device.gaudi.cpu_ops: no call is named {name!r}", did_you_mean(name, calls))
+
     def check_costs(self) -> None:
         """Refuse a program much of whose time is made up.
 
         Raises:
             DeviceError: calls that `ops.yaml` does not list take more than 1 % of the time, and that is not allowed.
         """
+        self._check_names()
         costs = self._device.costs
         without = {op.kernel.key: costs.unknown_calls(op.kernel) for op in self.program.ops}
         times = unknown_times(self.plan, without)
@@ -191,16 +209,12 @@ class GaudiRunnable:
 
 def _describe(config: DeviceConfig, machine: Machine) -> DeviceInfo:
     """Name, model and version, and everything that was switched."""
-    default = GaudiConfig()
-    switched = {
-        name: str(getattr(config.gaudi, name))
-        for name in GaudiConfig.__dataclass_fields__
-        if getattr(config.gaudi, name) != getattr(default, name) and name != "mode"
-    }
+    switched = config.gaudi.switched()
+    said = "".join(f", {name}={value}" for name, value in switched.items())
     chip = config.kind.replace("gaudi", "Gaudi")
     return DeviceInfo(
         kind=config.kind,
-        name=f"{chip} (simulated by {MODEL} {VERSION})",
+        name=f"{chip} (simulated by {MODEL} {VERSION}{said})",
         evidence="simulated",
         memory_bytes=machine.memory.hbm_bytes - machine.memory.workspace_bytes,
         software={
@@ -212,4 +226,5 @@ def _describe(config: DeviceConfig, machine: Machine) -> DeviceInfo:
         },
         computes=False,
         cuts_ops=True,
+        fused_stack=True,
     )

@@ -89,8 +89,9 @@ class Builder:
 
     def _bundle(self, bundle: Bundle) -> Iterator[Node]:
         members = range(bundle.first, bundle.end)
+        make = self._slices if len(members) > 1 else self._parts
         for number in members:
-            self._nodes[number] = self._slices(number, bundle.slices)
+            self._nodes[number] = make(number, bundle.slices)
         for number in members:
             self._wait(number, bundle)
         if len(members) == 1:
@@ -115,6 +116,15 @@ class Builder:
                     going.append(chain)
             active = going
 
+    def _parts(self, number: int, parts: int) -> list[Node]:
+        """One node that signals at equal parts of its time: no new tiles, no second fixed cost."""
+        unit = self._units[number]
+        alone, hbm, die = self._node_shapes(unit, self._traffic[number], 1)[0]
+        nodes = [Node(number, NUMBER[unit.engine], unit.recipe, alone / parts, hbm, die) for _ in range(parts)]
+        for node in nodes:
+            node.part, node.slices = unit.part, parts
+        return nodes
+
     def _slices(self, number: int, slices: int) -> list[Node]:
         unit, traffic = self._units[number], self._traffic[number]
         key = (unit.kernel.key, unit.part, slices, traffic.hbm_read, traffic.hbm_write, traffic.die)
@@ -131,8 +141,7 @@ class Builder:
         """Time alone and the rates on both memories of each slice of a unit."""
         cost = self._costs.of(unit.kernel, unit.calls, unit.engine, slices, unit.part)
         memory = self._machine.memory
-        hbm_read = traffic.hbm_read * cost.read_scale / slices
-        hbm = hbm_read + traffic.hbm_write / slices
+        hbm = (traffic.hbm_read + traffic.hbm_write) / slices
         die = traffic.die / slices
         port_ns = (hbm + die) / cost.port_gb_per_s if cost.port_gb_per_s else 0.0
         first, last = self._edges_ns(unit, traffic)
@@ -181,7 +190,8 @@ class Builder:
     def _fused(self, number: int) -> Iterator[Node]:
         """Chains of a fused attention; the bytes of Q, K, V and the result are shared out over them."""
         unit, traffic, machine = self._units[number], self._traffic[number], self._machine
-        chains = make_chains(machine, attention_of(unit.kernel, self._config.fast_fused_softmax))
+        attention = attention_of(unit.kernel, self._config.fast_fused_softmax)
+        chains = make_chains(machine, attention, self._config.chains or machine.compiler.chains)
         outer = (traffic.hbm_read + traffic.hbm_write) / len(chains) / 2
         cached = traffic.die / len(chains) / 2
         threads = []

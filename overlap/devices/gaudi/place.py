@@ -7,7 +7,7 @@ through it since the tensor was touched before. A tensor that nobody needs after
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from overlap.devices.gaudi.bundles import Bundle
@@ -25,9 +25,17 @@ class Traffic:
 
 
 def place(
-    units: Sequence[Unit], bundles: Sequence[Bundle], memory: MemoryConstants, kept: Collection[int]
+    units: Sequence[Unit],
+    bundles: Sequence[Bundle],
+    memory: MemoryConstants,
+    kept: Collection[int],
+    reads: Mapping[int, Sequence[float]] | None = None,
 ) -> list[Traffic]:
-    """Traffic of every unit; `kept` are roots that must be in HBM in the end (inputs and outputs)."""
+    """Traffic of every unit; `kept` are roots that must be in HBM in the end (inputs and outputs).
+
+    `reads` says, for units that read operands more than once, how often each of the first ones comes from HBM.
+    """
+    again = reads or {}
     inside = _inside_bundles(units, bundles, memory)
     slices = [bundle.slices for bundle in bundles for _ in range(bundle.first, bundle.end)]
     found = [Traffic() for _ in units]
@@ -36,11 +44,12 @@ def place(
     passed = 0.0
     for number, unit in enumerate(units):
         traffic = found[number]
-        for root, nbytes in unit.reads:
+        times = again.get(number, ())
+        for position, (root, nbytes) in enumerate(unit.reads):
             if (number, root) in inside or _hits(root, nbytes, passed, last_touch, memory):
                 traffic.die += memory.die_cost(nbytes / slices[number]) * slices[number]
             else:
-                traffic.hbm_read += nbytes
+                traffic.hbm_read += nbytes * (times[position] if position < len(times) else 1.0)
                 missed.add(root)
         for root, nbytes in (*unit.reads, *unit.writes):
             passed += nbytes

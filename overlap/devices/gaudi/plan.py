@@ -16,7 +16,7 @@ from overlap.devices.gaudi.place import place
 from overlap.devices.gaudi.settings import GaudiConfig
 from overlap.devices.gaudi.simulate import Rates, Run, simulate
 from overlap.devices.gaudi.units import Unit, make_units
-from overlap.program import Program, check_order
+from overlap.program import Engine, Program, check_order
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def compile_program(
     bundles = Bundler(units, costs, config).run()
     kept = {root for root, spec in enumerate(program.roots) if spec.name}
     kept |= {ref.root for ref in program.outputs.values()}
-    traffic = place(units, bundles, machine.memory, kept)
+    traffic = place(units, bundles, machine.memory, kept, _operand_reads(units, bundles, costs))
     extra: Sequence[Sequence[int]] = [()] * len(units)
     if config.reuse_buffers:
         sizes = [spec.bytes for spec in program.roots]
@@ -79,6 +79,19 @@ def compile_program(
         rates_of(costs, config),
         serial or not config.parallel,
     )
+
+
+def _operand_reads(units: Sequence[Unit], bundles: Sequence[Bundle], costs: Costs) -> dict[int, tuple[float, float]]:
+    """How often GEMMs read their operands."""
+    found = {}
+    for bundle in bundles:
+        # Parts that only signal are no slices.
+        slices = bundle.slices if bundle.end - bundle.first > 1 else 1
+        for number in range(bundle.first, bundle.end):
+            unit = units[number]
+            if unit.engine is Engine.MME and unit.kernel.kind != "fused_attention":
+                found[number] = costs.of(unit.kernel, unit.calls, unit.engine, slices, unit.part).reads
+    return found
 
 
 def rates_of(costs: Costs, config: GaudiConfig) -> Rates:

@@ -37,9 +37,10 @@ REPEATS = 8
 class ModelPredictor:
     """Answers what validation asks (`validation.predictor.Predictor`)."""
 
-    def __init__(self, chip: str, constants: Constants | None = None) -> None:
+    def __init__(self, chip: str, constants: Constants | None = None, settings: GaudiConfig | None = None) -> None:
         self.chip = chip
-        self.name = f"{MODEL} {chip}"
+        self._settings = settings or GaudiConfig()
+        self.name = MODEL
         self.version = VERSION
         self._costs = Costs(Machine.of(constants or load_constants(chip)))
 
@@ -54,13 +55,13 @@ class ModelPredictor:
                 with op(f"gemm{number}"):
                     made.append(a[0] @ b[0] if batch == 1 else torch.bmm(a, b))
             program = recorder.finish({f"c{number}": one for number, one in enumerate(made)})
-        return self.run(program, GaudiConfig()) / REPEATS
+        return self.run(program, self._settings) / REPEATS
 
     def forward_ns(
         self, shape: ModelShape, vocab: int, tied: bool, bucket: Bucket, tensor_parallel: int, stack: Stack
     ) -> float:
         """One forward of the whole model."""
-        config = GaudiConfig(mode=stack.mode, fast_fused_softmax=stack.softmax == "fast")
+        config = replace(self._settings, mode=stack.mode, fast_fused_softmax=stack.softmax == "fast")
         split = Split(layers_per_graph=stack.layers_per_recipe)
         if stack.attention == "fused" and bucket.phase == "prefill":
             split = replace(split, fused_sdpa=True, masked_blocks="skip")
@@ -86,7 +87,7 @@ class ModelPredictor:
             with op("fused"):
                 result = fused_attention(query, key, value, None, True)
             program = recorder.finish({"result": result})
-        return self.run(program, GaudiConfig(fast_fused_softmax=True))
+        return self.run(program, replace(self._settings, fast_fused_softmax=True))
 
     def all_reduce_ns(self, nbytes: int, degree: int) -> float:
         """The sum of one tensor over the cards of a box."""
@@ -104,7 +105,7 @@ class ModelPredictor:
                 with op(f"all_reduce{number}"):
                     all_reduce(made[-1], degree)
             program = recorder.finish({f"y{number}": one for number, one in enumerate(made)})
-        return self.run(program, GaudiConfig(mode="compile"))
+        return self.run(program, replace(self._settings, mode="compile"))
 
     def run(self, program: Program, config: GaudiConfig) -> float:
         """Simulated time of a program in its own order, ns."""

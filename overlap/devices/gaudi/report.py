@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from overlap.devices.gaudi.kernels import CPU_PART
 from overlap.devices.gaudi.nodes import ENGINES
 from overlap.devices.gaudi.plan import Plan
 from overlap.devices.gaudi.simulate import MME, Run
@@ -14,7 +15,7 @@ UNKNOWN_SHARE = 0.01
 
 
 def events(plan: Plan, run: Run) -> pl.DataFrame:
-    """One row per node, lanes named after their engine; an op's bytes are those of its nodes, flops those of its GEMMs."""
+    """One row per node, lanes named after their engine. Slices share an op's flops, which are all the MME's."""
     ops, units = plan.program.ops, plan.units
     nodes = plan.nodes
     picked = [ops[units[node.unit].op] for node in nodes]
@@ -44,11 +45,13 @@ def events(plan: Plan, run: Run) -> pl.DataFrame:
 def unknown_times(plan: Plan, known: dict[str, tuple[str, ...]]) -> dict[str, float]:
     """Time alone, ns, of units that hold calls without a known cost, by the names of those calls.
 
-    `known` maps kernels to such calls.
+    `known` maps kernels to such calls. What the CPU computes has a cost of its own.
     """
     found: dict[str, float] = {}
     for node in plan.nodes:
-        calls = known.get(plan.units[node.unit].kernel.key, ())
+        unit = plan.units[node.unit]
+        here = {call.name for call in unit.calls} if unit.part != CPU_PART else set()
+        calls = [name for name in known.get(unit.kernel.key, ()) if name in here]
         if calls:
             name = ", ".join(calls)
             found[name] = found.get(name, 0.0) + node.alone_ns

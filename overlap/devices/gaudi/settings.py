@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from overlap.errors import ConfigError
@@ -27,7 +27,7 @@ class GaudiConfig:
         order: `given` keeps the order that a search asked for (as creation order or hints do on a card); `compiler`
             emits ops as they were created.
         chains: slices of a bundle in flight; 0 takes the chip's own number.
-        fast_fused_softmax: the approximate mode of the fused attention's softmax.
+        fast_fused_softmax: the fused attention's softmax in the approximate mode, in which serving stacks call it.
         cpu_ops: ATen calls, such as `nonzero`, that have no kernel on the device and run on the host's CPU.
         constants: values that replace those of the chip, by name, such as `mme.clock_mhz`.
         allow_unknown: go on where ops without a known cost take more than 1 % of the time.
@@ -43,10 +43,16 @@ class GaudiConfig:
     fence: bool = True
     order: str = "given"
     chains: int = 0
-    fast_fused_softmax: bool = False
+    fast_fused_softmax: bool = True
     cpu_ops: list[str] = field(default_factory=list)
     constants: dict[str, Any] = field(default_factory=dict)
     allow_unknown: bool = False
+
+    def switched(self) -> dict[str, str]:
+        """Everything that is not as it is by default, for outputs."""
+        default = GaudiConfig()
+        names = (one.name for one in fields(self))
+        return {name: str(getattr(self, name)) for name in names if getattr(self, name) != getattr(default, name)}
 
     def __post_init__(self) -> None:
         """Refuse switches that do not exist."""

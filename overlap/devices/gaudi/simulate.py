@@ -1,8 +1,8 @@
 """The event loop: in-order queues, waits, fences between recipes, and bandwidth shared by what runs at once.
 
 A node starts when it heads its queue, everything it waits for has ended long enough ago, and its recipe has been
-launched and, unless fences are off, the one before it is done. While the nodes that run want more of a memory than it has, all that use it slow
-down in proportion. There is no preemption, and the head of a queue blocks what is behind it.
+launched and, unless fences are off, the one before it is done. While the nodes that run want more of a memory than it
+has, all that use it slow down in proportion. There is no preemption, and the head of a queue blocks what is behind it.
 
 Times are floats in ns until the end; `Run` holds whole ns, rounded once, so that the same input gives the same bytes.
 """

@@ -46,6 +46,7 @@ class TpcConstants:
     narrow_function_scale: float
     fused_softmax_cycles: float
     fused_fast_softmax_cycles: float
+    fused_mask_slowdown: float
     unknown_cycles: float
 
     def function_cycles(self, name: str) -> float:

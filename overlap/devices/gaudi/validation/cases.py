@@ -12,7 +12,7 @@ Contract: every row ends in exactly one of a case or a reason.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from overlap.devices.gaudi.validation.calls import Term
 from overlap.devices.gaudi.validation.rows import Inexpressible, Row
@@ -97,7 +97,9 @@ def make_cases(rows: Iterable[Row], chip: str) -> Cases:
             _check_use_and_chip(row, chip)
             if "FLOPS" in row.unit and _conditions(row) in timed:
                 raise Inexpressible("the rate of a time that is a row of its own")
-            found.append(read(row))
+            case = read(row)
+            unsaid = ("chip",) if CHIPS[row.chip] is None else ()
+            found.append(replace(case, assumed=(*case.assumed, *unsaid)))
         except Inexpressible as reason:
             refused.setdefault(str(reason), []).append(row.id)
     return Cases(chip, tuple(found), {reason: tuple(ids) for reason, ids in sorted(refused.items())})

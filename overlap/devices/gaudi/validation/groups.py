@@ -37,9 +37,11 @@ GROUPS: dict[str, tuple[str, Callable[[Case], bool]]] = {
         lambda case: case.kind in STEPS and not _decodes(case),
     ),
     "layer": ("one layer of a decode step", lambda case: case.kind == "layer"),
-    "comm": ("sums over cards, alone and beside GEMMs", lambda case: case.kind in ("all_reduce", "row_parallel")),
     "all_reduce": ("sums over cards, alone", lambda case: case.kind == "all_reduce"),
-    "row_parallel": ("row-parallel layers in chunks: quotients", lambda case: case.kind == "row_parallel"),
+    "row_parallel": (
+        "row-parallel layers in chunks, of one chip or the other: quotients",
+        lambda case: case.kind == "row_parallel",
+    ),
 }
 
 
