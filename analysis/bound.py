@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from overlap.program import Program
 
+NETWORK = "NIC"
 OpTimes = Mapping[str, int] | Sequence[int]
 
 
@@ -57,7 +58,10 @@ def bound(program: Program, op_times: OpTimes, whole_ops: bool = True) -> Bound:
     parts = [_of_graph(program, ops, times, heads, tails, whole_ops) for ops in graphs.values()]
     work = {engine.value: sum(part.work_ns.get(engine.value, 0) for part in parts) for engine in program.engines()}
     slowest = max(parts, key=lambda part: part.time_ns, default=Bound(0, 0, {}, ""))
-    return Bound(sum(part.time_ns for part in parts), sum(part.critical_path_ns for part in parts), work, slowest.limit)
+    fenced_ns, network_ns = sum(part.time_ns for part in parts), work.get(NETWORK, 0)
+    if not whole_ops and network_ns > fenced_ns:
+        return Bound(network_ns, sum(part.critical_path_ns for part in parts), work, NETWORK)
+    return Bound(fenced_ns, sum(part.critical_path_ns for part in parts), work, slowest.limit)
 
 
 def gap(time_ns: float, bound_ns: float) -> float:
@@ -106,7 +110,8 @@ def _of_graph(
         queues.setdefault(program.ops[index].engine.value, []).append(index)
     chain = max(heads[i] + times[i] + tails[i] for i in ops)
     work = {engine: sum(times[i] for i in queue) for engine, queue in queues.items()}
-    least = work
+    # Where a device is known to cut ops, its fences do not wait for the network.
+    least = {engine: ns for engine, ns in work.items() if engine != NETWORK} or {"": 0}
     if whole_ops:
         least = {name: _one_machine([(heads[i], times[i], tails[i]) for i in queue]) for name, queue in queues.items()}
     limit = max(least, key=lambda engine: least[engine])

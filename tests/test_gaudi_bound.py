@@ -69,9 +69,6 @@ def test_engines_that_run_side_by_side_do_not_add_up(chip: str, engines: tuple[s
     assert_bounded(program, chip, list(straight(program)))
 
 
-# DEFECT: analysis/bound.py adds up the bounds of graphs as if fences waited for the network, which they do not
-# (simulate.py). Without `whole_ops` it should add up the engines that are fenced, and take the NIC's whole work apart.
-@pytest.mark.xfail(reason="DEFECT above", strict=True)
 @pytest.mark.parametrize("chip", CHIPS)
 def test_a_collective_beside_the_next_graph_does_not_add_up(chip: str) -> None:
     """Fences do not wait for the network."""

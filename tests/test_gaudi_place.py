@@ -174,10 +174,6 @@ def test_every_input_is_read_and_every_output_written(data: st.DataObject, chip:
             assert root < 0 or 0 <= nbytes <= program.roots[root].bytes
 
 
-# DEFECT: place.py keeps what was touched by root, not by region: the second half of a weight, or another batch row of a
-# KV cache, is taken to be in the cache as soon as the first half was read. `projections=split` reads two thirds of its
-# weights for nothing, and batch chunks of a decode step most of the KV cache.
-@pytest.mark.xfail(reason="DEFECT above", strict=True)
 def test_a_part_that_was_never_read_is_not_in_the_cache() -> None:
     def code(given: Input) -> dict[str, torch.Tensor]:
         x, weight, made = given("x", 16, 1024), given("weight", 4096, 1024), {}
@@ -227,14 +223,10 @@ def test_copies_that_only_rename_are_nothing(chip: str) -> None:
     assert one.run().time_ns < two.run().time_ns
 
 
-# DEFECT: units.py drops the copy but not its target: readers of the target look for a tensor that nobody wrote, so that
-# a cache never has it and a bundle ends there. Small: it needs a step of one token, whose tensors are small.
-@pytest.mark.parametrize(
-    "chip", ["gaudi2", pytest.param("gaudi3", marks=pytest.mark.xfail(reason="DEFECT above", strict=True))]
-)
+@pytest.mark.parametrize("chip", CHIPS)
 def test_what_a_renamed_tensor_is_read_from_is_where_it_was_written(chip: str) -> None:
     """A renaming moves no bytes: the reader finds on the die what the product left there."""
     plan = compiled(merged(1), chip)
     moved = hbm_bytes(plan, "reader")
     output = 8 * 64 * 2
-    assert moved == pytest.approx(output if chip == "gaudi3" else 2 * output)
+    assert moved == pytest.approx(output)

@@ -22,7 +22,7 @@ from overlap.devices.gaudi.mme.problem import Gemm
 from overlap.program import Kernel
 
 # Chains of one op that are simulated apart.
-MOST_CHAINS = 48
+MOST_CHAINS = 24
 
 
 class Chain(NamedTuple):

@@ -119,23 +119,28 @@ class Builder:
     def _parts(self, number: int, parts: int) -> list[Node]:
         """One node that signals at equal parts of its time: no new tiles, no second fixed cost."""
         unit = self._units[number]
-        alone, hbm, die = self._node_shapes(unit, self._traffic[number], 1)[0]
+        alone, hbm, die = self._shapes_of(unit, self._traffic[number], 1)[0]
         nodes = [Node(number, NUMBER[unit.engine], unit.recipe, alone / parts, hbm, die) for _ in range(parts)]
         for node in nodes:
             node.part, node.slices = unit.part, parts
         return nodes
 
     def _slices(self, number: int, slices: int) -> list[Node]:
-        unit, traffic = self._units[number], self._traffic[number]
-        key = (unit.kernel.key, unit.part, slices, traffic.hbm_read, traffic.hbm_write, traffic.die)
-        shapes = self._shapes.get(key)
-        if shapes is None:
-            shapes = self._shapes[key] = self._node_shapes(unit, traffic, slices)
+        unit = self._units[number]
+        shapes = self._shapes_of(unit, self._traffic[number], slices)
         engine = NUMBER[unit.engine]
         nodes = [Node(number, engine, unit.recipe, *shape) for shape in shapes]
         for node in nodes:
             node.part, node.slices = unit.part, slices
         return nodes
+
+    def _shapes_of(self, unit: Unit, traffic: Traffic, slices: int) -> list[tuple[float, float, float]]:
+        """`_node_shapes`, once for units that are alike."""
+        key = (unit.kernel.key, unit.part, slices, traffic.hbm_read, traffic.hbm_write, traffic.die)
+        shapes = self._shapes.get(key)
+        if shapes is None:
+            shapes = self._shapes[key] = self._node_shapes(unit, traffic, slices)
+        return shapes
 
     def _node_shapes(self, unit: Unit, traffic: Traffic, slices: int) -> list[tuple[float, float, float]]:
         """Time alone and the rates on both memories of each slice of a unit."""

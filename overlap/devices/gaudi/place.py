@@ -7,7 +7,7 @@ through it since the tensor was touched before. A tensor that nobody needs after
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from overlap.devices.gaudi.bundles import Bundle
@@ -39,21 +39,23 @@ def place(
     inside = _inside_bundles(units, bundles, memory)
     slices = [bundle.slices for bundle in bundles for _ in range(bundle.first, bundle.end)]
     found = [Traffic() for _ in units]
-    last_touch: dict[int, float] = {}
+    last_touch: dict[Hashable, float] = {}
     missed: set[int] = set(kept)
     passed = 0.0
     for number, unit in enumerate(units):
         traffic = found[number]
         times = again.get(number, ())
+        regions = unit.regions or [root for root, _ in unit.reads]
         for position, (root, nbytes) in enumerate(unit.reads):
-            if (number, root) in inside or _hits(root, nbytes, passed, last_touch, memory):
+            if (number, root) in inside or _hits(regions[position], nbytes, passed, last_touch, memory):
                 traffic.die += memory.die_cost(nbytes / slices[number]) * slices[number]
             else:
                 traffic.hbm_read += nbytes * (times[position] if position < len(times) else 1.0)
                 missed.add(root)
-        for root, nbytes in (*unit.reads, *unit.writes):
+        touched = zip((*regions, *(root for root, _ in unit.writes)), (*unit.reads, *unit.writes), strict=True)
+        for region, (_, nbytes) in touched:
             passed += nbytes
-            last_touch[root] = passed
+            last_touch[region] = passed
     for number, unit in enumerate(units):
         for root, nbytes in unit.writes:
             if root not in missed and _written_on_die(number, root, nbytes, inside, memory):
@@ -79,11 +81,13 @@ def _inside_bundles(units: Sequence[Unit], bundles: Sequence[Bundle], memory: Me
     return inside
 
 
-def _hits(root: int, nbytes: int, passed: float, last_touch: dict[int, float], memory: MemoryConstants) -> bool:
+def _hits(
+    region: Hashable, nbytes: int, passed: float, last_touch: Mapping[Hashable, float], memory: MemoryConstants
+) -> bool:
     """Whether a read finds its tensor in the cache."""
     if not memory.die_is_cache or 2 * nbytes > memory.die_bytes:
         return False
-    touched = last_touch.get(root)
+    touched = last_touch.get(region)
     return touched is not None and passed - touched + nbytes <= memory.die_bytes
 
 

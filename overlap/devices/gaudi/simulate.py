@@ -64,13 +64,15 @@ class _Loop:
         self._left = [0] * (max(inside, default=0) + 1)
         for recipe in inside:
             self._left[recipe] += 1
-        count = 1 if serial else len(ENGINES)
-        self._queues: list[list[Node]] = [[] for _ in range(count)]
+        by_engine: list[list[Node]] = [[] for _ in ENGINES]
         for node in nodes:
-            self._queues[0 if serial else node.engine].append(node)
+            by_engine[0 if serial else node.engine].append(node)
+        self._queues = [queue for queue in by_engine if queue]
+        count = len(self._queues)
         self._at = [0] * count
         self._running: list[Node | None] = [None] * count
         self._to_go = [0.0] * count
+        self._alone = [1.0] * count
         self._open = 0
         self._open_ns = launched_ns.get(self._recipes[0], 0.0) if self._recipes else 0.0
         self._total = len(nodes)
@@ -81,15 +83,14 @@ class _Loop:
         running, to_go = self._running, self._to_go
         while done < self._total:
             opens = self._start_heads(now)
-            slow = self._slowdown()
+            busy = [(queue, node) for queue, node in enumerate(running) if node is not None]
+            slow = self._slowdown() if len(busy) > 1 else self._alone
             step = opens - now
-            for queue, node in enumerate(running):
-                if node is not None and to_go[queue] * slow[queue] < step:
+            for queue, _ in busy:
+                if to_go[queue] * slow[queue] < step:
                     step = to_go[queue] * slow[queue]
             now += step
-            for queue, node in enumerate(running):
-                if node is None:
-                    continue
+            for queue, node in busy:
                 to_go[queue] -= step / slow[queue]
                 if to_go[queue] <= NEARLY_NS:
                     running[queue] = None
@@ -124,15 +125,13 @@ class _Loop:
     def _slowdown(self) -> list[float]:
         """By queue, how much longer than alone its node takes right now."""
         hbm = die = 0.0
-        busy = 0
         for node in self._running:
             if node is not None:
-                busy += 1
                 hbm += node.hbm
                 die += node.die
         over_hbm, over_die = hbm / self._rates.hbm, die / self._rates.die
-        if busy < 2 or (over_hbm <= 1.0 and over_die <= 1.0):
-            return [1.0] * len(self._running)
+        if over_hbm <= 1.0 and over_die <= 1.0:
+            return self._alone
         return [
             1.0 if node is None else max(1.0, over_hbm if node.hbm else 1.0, over_die if node.die else 1.0)
             for node in self._running

@@ -16,7 +16,7 @@ Contract: units are in the order that their ops were given in; `needs` holds pos
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -32,7 +32,8 @@ Bytes = tuple[tuple[int, int], ...]
 class Unit:
     """One node before slicing.
 
-    `reads` and `writes` map roots to bytes; below 0 is memory between two calls of an op that was not fused.
+    `reads` and `writes` map roots to bytes; below 0 is memory between two calls of an op that was not fused. `regions`
+    tell apart which part of an input is read, one per entry of `reads`; none where the root says it all.
     """
 
     op: int
@@ -44,32 +45,36 @@ class Unit:
     reads: Bytes
     writes: Bytes
     recipe: int
+    regions: tuple[Hashable, ...] = ()
 
 
 def make_units(program: Program, order: Sequence[int], costs: Costs, config: GaudiConfig) -> list[Unit]:
     """Units of `program` in `order`."""
     units: list[Unit] = []
     last: dict[int, tuple[int, ...]] = {}
-    sizes = [spec.bytes for spec in program.roots]
-    last_read = _last_reads(program, order)
+    renamed = _renamed(program)
+    names = _Names(program, order, {target: source for target, source in renamed.values() if source >= 0})
     fuser = config.fuser and config.mode != "eager"
     dma = costs.machine.memory.dma_engines > 0
     on_cpu = cpu_ops(program, config)
     recipes = _recipes(program, order, on_cpu)
     for number, (index, recipe) in enumerate(zip(order, recipes, strict=True)):
         op = program.ops[index]
-        needs = tuple({unit: None for one in program.predecessors[index] for unit in last[one]})
-        if op.kernel.kind == "copy" and is_logical(op):
+        before = program.predecessors[index]
+        needs = last[before[0]] if len(before) == 1 else tuple({unit: None for one in before for unit in last[one]})
+        if index in renamed:
             last[index] = needs
             continue
-        traffic = _traffic(op, costs.accesses(op), sizes, last_read, number)
+        reads, writes, regions = names.traffic(op, costs.accesses(op), number)
         if index in on_cpu:
-            units.append(Unit(index, Engine.DMA, op.kernel, op.kernel.work, CPU_PART, needs, *traffic, recipe))
+            units.append(
+                Unit(index, Engine.DMA, op.kernel, op.kernel.work, CPU_PART, needs, reads, writes, recipe, regions)
+            )
         elif not fuser and op.engine is Engine.TPC and len(op.kernel.work) > 1:
-            units += _unfused(op, index, needs, recipe, len(units), *traffic)
+            units += _unfused(op, index, needs, recipe, len(units), reads, writes)
         else:
             engine = Engine.DMA if dma and op.kernel.kind == "copy" else op.kernel.engine
-            units.append(Unit(index, engine, op.kernel, op.kernel.work, "", needs, *traffic, recipe))
+            units.append(Unit(index, engine, op.kernel, op.kernel.work, "", needs, reads, writes, recipe, regions))
         last[index] = (len(units) - 1,)
     if config.mode == "eager":
         for number, unit in enumerate(units):
@@ -120,35 +125,71 @@ def _dense(tensor: Geometry) -> tuple[int, ...] | None:
     return order if order == tuple(size for _, size in reversed(dims)) else None
 
 
-def _last_reads(program: Program, order: Sequence[int]) -> dict[int, int]:
-    """Position in `order` of the last op that reads each root; beyond the end for what must outlive the program."""
-    last: dict[int, int] = {}
-    for number, index in enumerate(order):
-        op = program.ops[index]
-        for position in op.reads:
-            last[op.refs[position].root] = number
-    for root, spec in enumerate(program.roots):
-        if spec.name:
-            last[root] = len(order)
-    for ref in program.outputs.values():
-        last[ref.root] = len(order)
-    return last
+def _renamed(program: Program) -> dict[int, tuple[int, int]]:
+    """Ops that only rename: target root, and the root that it is from then on, -1 where only a part of it is renamed.
+
+    What must be in its own memory in the end (inputs, such as a cache, and outputs) is really copied.
+    """
+    kept = {ref.root for ref in program.outputs.values()}
+    found = {}
+    for index, op in enumerate(program.ops):
+        if op.kernel.kind != "copy" or not op.writes:
+            continue
+        target, source = op.refs[op.writes[0]], op.refs[op.reads[0]]
+        spec = program.roots[target.root]
+        if not spec.name and target.root not in kept and is_logical(op):
+            found[index] = (target.root, source.root if target.bytes == spec.bytes else -1)
+    return found
 
 
-def _traffic(
-    op: Op, accesses: tuple[Accesses, Accesses], sizes: Sequence[int], last_read: Mapping[int, int], number: int
-) -> tuple[Bytes, Bytes]:
-    """Roots with the bytes that `op`, at position `number`, reads and writes; never more than the root has."""
-    refs = op.refs
-    reads: dict[int, int] = {}
-    writes: dict[int, int] = {}
-    for accessed, found in zip(accesses, (reads, writes), strict=True):
-        for position, nbytes in accessed:
-            root = refs[position][0]
-            found[root] = min(found[root] + nbytes, sizes[root]) if root in found else nbytes
-    for root, nbytes in zip(op.outputs, op.kernel.output_bytes, strict=True):
-        writes[root] = nbytes
-    return tuple(reads.items()), tuple(item for item in writes.items() if last_read.get(item[0], -1) > number)
+class _Names:
+    """Roots as a compiler sees them: renamed ones by what they were, and what nobody reads any more left out."""
+
+    def __init__(self, program: Program, order: Sequence[int], alias: Mapping[int, int]) -> None:
+        self._sizes = [spec.bytes for spec in program.roots]
+        self._inputs = {root for root, spec in enumerate(program.roots) if spec.name}
+        self._alias: dict[int, int] = {}
+        for target, source in alias.items():
+            self._alias[target] = self._alias.get(source, source)
+        # Position in `order` of the last op that reads each root; beyond the end for what must outlive the program.
+        self._last_read: dict[int, int] = {}
+        for number, index in enumerate(order):
+            op = program.ops[index]
+            for position in op.reads:
+                self._last_read[self._name(op.refs[position].root)] = number
+        for root in self._inputs.union(ref.root for ref in program.outputs.values()):
+            self._last_read[root] = len(order)
+
+    def traffic(
+        self, op: Op, accesses: tuple[Accesses, Accesses], number: int
+    ) -> tuple[Bytes, Bytes, tuple[Hashable, ...]]:
+        """Roots with the bytes that `op`, at position `number`, reads and writes, and the regions that it reads.
+
+        Never more than a root has.
+        """
+        refs, sizes, inputs = op.refs, self._sizes, self._inputs
+        reads: dict[int, int] = {}
+        writes: dict[int, int] = {}
+        regions: dict[int, Hashable] = {}
+        for position, nbytes in accesses[0]:
+            ref = refs[position]
+            root = self._name(ref[0])
+            if root in reads:
+                reads[root] = min(reads[root] + nbytes, sizes[root])
+            else:
+                reads[root] = nbytes
+                regions[root] = (root, ref.offset, ref.size) if root in inputs else root
+        for position, nbytes in accesses[1]:
+            root = self._name(refs[position][0])
+            writes[root] = min(writes[root] + nbytes, sizes[root]) if root in writes else nbytes
+        for root, nbytes in zip(op.outputs, op.kernel.output_bytes, strict=True):
+            writes[root] = nbytes
+        last = self._last_read
+        live = tuple(item for item in writes.items() if last.get(item[0], -1) > number)
+        return tuple(reads.items()), live, tuple(regions.values())
+
+    def _name(self, root: int) -> int:
+        return self._alias.get(root, root) if self._alias else root
 
 
 def _unfused(
