@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlap.capture import op
+from overlap.capture import op, region
 from overlap.devices.gaudi.kernels import Costs
 from overlap.devices.gaudi.plan import Plan
 from overlap.kernels.capture import capture
@@ -75,11 +75,12 @@ def test_without_the_seed_attention_takes_longer() -> None:
     assert seeded < compiled(attention_program(), "gaudi3", bundles=False).run().time_ns
 
 
-def test_the_seed_wants_something_large_in_between() -> None:
-    """Keys fewer than the head's width: what goes in is larger than the scores, and nothing is won."""
+@pytest.mark.parametrize(("wide", "result"), [(512, 16), (16, 128)])
+def test_the_seed_wants_something_large_in_between(wide: int, result: int) -> None:
+    """Scores over 64 keys that are smaller than the queries, or than what comes of them: nothing is won."""
 
     def code(given: Input) -> dict[str, torch.Tensor]:
-        query, key, value = given("query", 32, 2048, 512), given("key", 32, 64, 512), given("value", 32, 64, 512)
+        query, key, value = given("query", 32, 2048, wide), given("key", 32, 64, wide), given("value", 32, 64, result)
         with op("qk"):
             scores = torch.bmm(query, key.transpose(1, 2))
         with op("softmax"):
@@ -189,12 +190,17 @@ def test_work_in_between_keeps_units_apart() -> None:
     assert names(compiled(program, "gaudi2", [0, 3, 1, 4, 2, 5])) == []
 
 
-def test_recipes_are_not_bundled_across() -> None:
-    apart = capture(workload(), Split(layers_per_graph=1))
-    for chip in CHIPS:
-        plan = compiled(apart, chip)
-        for one in plan.bundles:
-            assert len({unit.recipe for unit in plan.units[one.first : one.end]}) == 1
+@pytest.mark.parametrize("chip", CHIPS)
+def test_recipes_are_not_bundled_across(chip: str) -> None:
+    def code(given: Input, graphs: tuple[int, int]) -> dict[str, torch.Tensor]:
+        x = given("x", 4096, 4096)
+        with region(graph=graphs[0]), op("gemm"):
+            y = x @ x
+        with region(graph=graphs[1]), op("exp"):
+            return {"y": y.exp()}
+
+    assert names(compiled(recorded(lambda given: code(given, (0, 0))), chip)) == [["gemm", "exp"]]
+    assert names(compiled(recorded(lambda given: code(given, (0, 1))), chip)) == []
 
 
 # -- slices ----------------------------------------------------------------------------------------------------------

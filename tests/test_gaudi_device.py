@@ -190,6 +190,13 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would() -> None:
         device("gaudi3").require(Workload(MID, Bucket("decode", 2**20, 1, 2**16)))
 
 
+def test_needs_by_hand() -> None:
+    """Weights and norms of 4 layers, K and V of every token of every sequence, and activations of one step; bf16."""
+    chosen = Workload(MID, Bucket("decode", 16, 1, 999))
+    layer = 1024 * (2 * 8 * 128 + 2 * 2 * 128) + 3 * 1024 * 2816 + 2 * 1024
+    assert model_bytes(chosen) == 2 * (4 * (layer + 16 * 1000 * 2 * 2 * 128) + 16 * (2 * 1024 + 2 * 2816))
+
+
 def test_needs_fall_with_cards_and_rise_with_context() -> None:
     few, many = (model_bytes(Workload(LLAMA_70B, Bucket(query=2048), cards)) for cards in (2, 8))
     assert many < few < model_bytes(Workload(LLAMA_70B, Bucket(query=2048, context=32768), 2))

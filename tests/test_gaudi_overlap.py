@@ -14,7 +14,7 @@ from overlap.devices.gaudi.plan import Plan
 from overlap.devices.gaudi.report import events
 from overlap.kernels.capture import capture
 from overlap.kernels.collective import all_reduce
-from overlap.program import Engine, Program
+from overlap.program import Program
 from overlap.split import Split
 from tests.gaudi import (
     CHIPS,
@@ -169,63 +169,6 @@ def test_collectives_run_beside_compute_and_their_readers_wait(chip: str) -> Non
     assert parts(plan).busy_ns("NIC") == end - begin
     assert [unit.recipe for unit in plan.units] == [0, 0, 1, 1], "a recipe ends with its collective"
     assert spans(compiled(sharded(False), chip))["reader"][0][0] >= end
-
-
-# -- signals of parts ------------------------------------------------------------------------------------------------
-
-
-def test_gaudi2_consumers_start_on_the_first_part() -> None:
-    """An MME signals per part of its output, so a sliced reader begins before the last part is done."""
-    program = attention_program()
-    on, off = (spans(compiled(program, "gaudi2", roi_pipelining=switch)) for switch in (True, False))
-    assert len(on["qk"]) == 3
-    assert on["qk"][0][1] <= on["softmax"][0][0] < on["qk"][-1][1]
-    assert off["softmax"][0][0] >= off["qk"][-1][1]
-    assert len(off["qk"]) == 1
-    assert max(end for _, end in on["pv"]) < max(end for _, end in off["pv"])
-
-
-def test_the_signals_are_a_rule_of_the_chip() -> None:
-    program = attention_program()
-    once = spans(compiled(program, "gaudi2", values={"compiler.mme_signals_per_roi": False}))
-    assert once["softmax"][0][0] >= once["qk"][-1][1]
-    deeper = spans(compiled(program, "gaudi2", values={"compiler.roi_depth": 6}))
-    assert len(deeper["qk"]) == 6
-    assert deeper["softmax"][0][0] < spans(compiled(program, "gaudi2"))["softmax"][0][0]
-
-
-def test_a_part_is_only_read_once_it_is_there() -> None:
-    """Slice i of a reader waits for the part that its rows lie in, not for an earlier one."""
-    found = spans(compiled(attention_program(), "gaudi2"))
-    producers, readers = found["qk"], found["softmax"]
-    for number, (start, _) in enumerate(readers):
-        needed = -(-(number + 1) * len(producers) // len(readers)) - 1
-        assert start >= producers[needed][1]
-
-
-@pytest.mark.parametrize("program", [WINDOW, attention_program(), mlp_program(copies=2)])
-@pytest.mark.parametrize("bundles", [True, False])
-def test_gaudi3_consumers_never_start_early(program: Program, bundles: bool) -> None:
-    """Whatever needs an MME's whole result, or its slice, starts after the end of just that."""
-    plan = compiled(program, "gaudi3", bundles=bundles)
-    run = plan.run()
-    bundle_of = {number: at for at, one in enumerate(plan.bundles) for number in range(one.first, one.end)}
-    nodes: dict[int, list[int]] = {}
-    for node in plan.nodes:
-        nodes.setdefault(node.unit, []).append(node.index)
-    checked = 0
-    for number, unit in enumerate(plan.units):
-        for before in unit.needs:
-            if plan.units[before].engine is not Engine.MME:
-                continue
-            same = bundle_of[before] == bundle_of[number]
-            pairs = zip(nodes[number], nodes[before], strict=True) if same else [(nodes[number][0], nodes[before][-1])]
-            for mine, theirs in pairs:
-                assert run.start_ns[mine] > run.end_ns[theirs]
-                checked += 1
-    assert checked
-    if not bundles:
-        assert len(plan.nodes) == len(plan.units), "one node each, nothing is done in parts"
 
 
 # -- chains in flight ------------------------------------------------------------------------------------------------
