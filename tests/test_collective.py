@@ -143,7 +143,7 @@ def test_strides_of_views_are_kept() -> None:
     assert (source.size, source.stride) == ((2, 2, 4), (8, 4, 1))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.data())
 def test_shapes_add_up_to_what_kernels_say_of_themselves(data: st.DataObject) -> None:
     """Flops and elements of a kernel are those of its calls; every tensor of a call is dense or a view of one."""

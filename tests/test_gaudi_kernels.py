@@ -87,7 +87,7 @@ def test_a_bias_is_not_what_is_sliced() -> None:
     assert roots == ["x", "weight", "bias"]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.data())
 def test_problems_have_the_flops_of_their_calls(data: st.DataObject) -> None:
     """For any split of any workload."""
