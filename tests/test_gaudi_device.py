@@ -233,6 +233,15 @@ def test_a_call_without_a_cost_is_named_with_its_fallback_and_share() -> None:
     assert "mul" not in text
 
 
+@pytest.mark.parametrize(("rows", "allowed"), [(10, False), (10**6, True)])
+def test_a_call_without_a_cost_is_named_where_it_is_let_pass(
+    rows: int, allowed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    device(allow_unknown=allowed).prepare(odd(rows), range(2), {})
+    for word in ("no cost for cumsum", "8 cycles per vector", "% of the time"):
+        assert word in caplog.text
+
+
 def test_what_to_do_about_it() -> None:
     """Allow it, let the CPU do it, or have little of it."""
     ends = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
@@ -28,6 +29,7 @@ from overlap.similar import did_you_mean
 from overlap.stats import Interval
 from overlap.workload import Workload
 
+log = logging.getLogger("overlap")
 # Nodes of a program whose uncertainty is still asked for: some 60 simulations, a few seconds.
 MOST_NODES = 5000
 
@@ -188,7 +190,7 @@ class GaudiRunnable:
                 raise DeviceError(f"device.gaudi.cpu_ops: no call is named {name!r}", did_you_mean(name, calls))
 
     def check_costs(self) -> None:
-        """Refuse a program much of whose time is made up.
+        """Name what has no known cost, and refuse a program much of whose time is made up.
 
         Raises:
             DeviceError: calls that `ops.yaml` does not list take more than 1 % of the time, and that is not allowed.
@@ -197,14 +199,17 @@ class GaudiRunnable:
         costs = self._device.costs
         without = {op.kernel.key: costs.unknown_calls(op.kernel) for op in self.program.ops}
         times = unknown_times(self.plan, without)
+        if not times:
+            return
         share = sum(times.values()) / max(1, self.run.time_ns)
+        said = (
+            f"the model has no cost for {', '.join(times)}: at {costs.machine.tpc.unknown_cycles:g} cycles per vector "
+        )
+        said += f"it takes {sum(times.values()) / 1e3:.1f} us, {share:.1%} of the time"
         if share > UNKNOWN_SHARE and not self._device.settings.allow_unknown:
-            name, time_ns = max(times.items(), key=lambda item: item[1])
-            raise DeviceError(
-                f"the model has no cost for {name}: at {costs.machine.tpc.unknown_cycles:g} cycles per vector it takes "
-                f"{time_ns / 1e3:.1f} us, {share:.1%} of the time",
-                "add it to ops.yaml, name it in device.gaudi.cpu_ops, or set device.gaudi.allow_unknown=true",
-            )
+            hint = "add it to ops.yaml, name it in device.gaudi.cpu_ops, or set device.gaudi.allow_unknown=true"
+            raise DeviceError(said, hint)
+        log.warning("%s: %s", self.program.label, said)
 
 
 def _describe(config: DeviceConfig, machine: Machine) -> DeviceInfo:
