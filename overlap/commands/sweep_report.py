@@ -100,9 +100,9 @@ def _method(result: SweepResult) -> Iterator[str]:
 def _simulated_method(result: SweepResult) -> Iterator[str]:
     """What a simulated sweep did, which is less than a measured one could."""
     yield (
-        f"All times are simulated by {result.device.name}, no card was there: every repeat gives the same time, so "
+        f"No card was there: all times are those of a model, {result.device.name}. Every repeat gives the same, so "
         "intervals of times have no width. Those of speed-ups are what is left open by the constants that nobody knows "
-        "exactly; rules that may be wrong are not in them. `overlap validate` says how right the model is."
+        "exactly; rules that may be wrong are not in them. How right the model is, overlap validate says."
     )
     yield (
         f"{len(result.screened)} splits were simulated in every order; {len(result.rejected)} more points of the space "

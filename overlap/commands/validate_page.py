@@ -77,7 +77,7 @@ def _groups(result: Validation) -> pl.DataFrame:
     ]
     return pl.DataFrame(
         rows,
-        schema=dict.fromkeys(("group", "rows", "MAPE", "bias", "fitted to", "of what"), pl.String),
+        schema=dict.fromkeys(("group", "rows", "MAPE", "bias", "calibration", "of what"), pl.String),
         orient="row",
     )
 

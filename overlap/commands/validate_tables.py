@@ -39,7 +39,7 @@ def percent(share: float | None, signed: bool = False) -> str:
 
 def _groups(result: Validation) -> Table:
     title = f"{result.chip}, simulated by {result.model} {result.version}: errors of time against published rows"
-    table = new_table(escape(title), "group", "rows", "MAPE", "bias", "fitted to", "of what")
+    table = new_table(escape(title), "group", "rows", "MAPE", "bias", "calibration", "of what")
     _last_is_text(table)
     for name, group in result.groups.items():
         cells = str(group.n), percent(group.mape), percent(group.bias, signed=True), str(group.calibration_n)

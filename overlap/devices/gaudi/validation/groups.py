@@ -39,7 +39,7 @@ GROUPS: dict[str, tuple[str, Callable[[Case], bool]]] = {
     "layer": ("one layer of a decode step", lambda case: case.kind == "layer"),
     "all_reduce": ("sums over cards, alone", lambda case: case.kind == "all_reduce"),
     "row_parallel": (
-        "row-parallel layers in chunks, of one chip or the other: quotients",
+        "row-parallel layers in chunks; their chip is not stated",
         lambda case: case.kind == "row_parallel",
     ),
 }
