@@ -11,6 +11,7 @@ import torch
 from overlap.devices.base import DeviceInfo, Gate, StackRun
 from overlap.errors import OpFailedError
 from overlap.program import Engine, Kernel, Op, Program, check_order
+from overlap.queues import PLAIN, WHOLE, Cuts
 from overlap.search.order import makespan_ns, op_times
 from overlap.traces.schema import filled
 from overlap.workload import ModelShape, Workload
@@ -134,6 +135,24 @@ class FakeDevice:
     def predict_ns(self, program: Program, order: Sequence[int]) -> int | None:
         """Told by the op times."""
         return None
+
+    def expected_times(self, program: Program) -> None:
+        """Told by the op times."""
+        return None
+
+    def least_times(self, program: Program) -> None:
+        """Told by the op times."""
+        return None
+
+    def names(self, program: Program) -> frozenset[int]:
+        """Every op is work."""
+        return frozenset()
+
+    def cuts(self, program: Program) -> Cuts:
+        """None."""
+        return WHOLE
+
+    queue_rules = PLAIN
 
     def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
         """Run it, and say 1 ms."""

@@ -9,12 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlap.analysis.bound import bound
 from overlap.capture import op, region
 from overlap.kernels.capture import capture
 from overlap.kernels.collective import all_reduce
 from overlap.program import Program
-from overlap.search.order import list_order, op_times
+from overlap.search.bounds import device_bound
+from overlap.search.orders.problem import Problem
+from overlap.search.orders.search import quick_order
 from overlap.split import Split
 from tests.fakes import random_order
 from tests.gaudi import CHIPS, Input, device, engine_program, recorded, workload
@@ -30,9 +31,10 @@ def assert_bounded(program: Program, chip: str, order: list[int]) -> None:
     """Nothing that the model simulates is faster than the bound of its own op times."""
     one = device(chip)
     times = one.op_times(program, 1)
-    least = bound(program, times, whole_ops=not one.info.cuts_ops).time_ns
+    least = device_bound(one, program, times).time_ns
     assert least <= one.predict_ns(program, order) + 1
-    assert least <= one.predict_ns(program, list_order(program, op_times(program, times))) + 1
+    problem = Problem.of(program, one.expected_times(program), one.queue_rules, one.names(program))
+    assert least <= one.predict_ns(program, quick_order(problem, program).order) + 1
 
 
 @settings(max_examples=40)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlap.devices.gaudi.nodes import NUMBER, Node
+from overlap.devices.gaudi.node import NUMBER, Node
 from overlap.devices.gaudi.simulate import Rates, Run, simulate
 from overlap.program import Engine
 

@@ -24,7 +24,8 @@ from overlap.errors import DeviceError, MemoryLimitError, OpFailedError, Program
 from overlap.kernels import inputs as window_inputs
 from overlap.kernels.capture import capture
 from overlap.program import Program
-from overlap.search.order import list_order
+from overlap.search.order import find_order
+from overlap.search.orders.problem import Problem
 from overlap.split import Split
 from tests.fakes import program_of, random_order, random_program, run_program, small_workload
 
@@ -105,7 +106,7 @@ def test_bf16_bits_do_not_depend_on_the_order(device: HostDevice) -> None:
     workload = replace(workload, model=replace(workload.model, dtype="bfloat16"))
     program = capture(workload, SPLITS[1])
     tensors = window_inputs.make(workload, 0)
-    orders = [list(range(len(program.ops))), list_order(program, [100] * len(program.ops))]
+    orders = [list(range(len(program.ops))), find_order(program, "list", Problem.of(program, [100] * len(program.ops)))]
     first, second = (device.prepare(program, order, tensors).outputs() for order in orders)
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -11,9 +12,15 @@ from hypothesis import strategies as st
 
 from overlap.analysis.bound import bound
 from overlap.errors import ConfigError
-from overlap.program import Engine, check_order
-from overlap.search.order import find_order, list_order, makespan_ns, upward_ranks
+from overlap.program import Engine, Program, check_order
+from overlap.search.order import find_order, makespan_ns
+from overlap.search.orders.problem import Problem
 from tests.fakes import program_of, random_order, random_program
+
+
+def list_order(program: Program, times: Sequence[int]) -> list[int]:
+    """The order called `list`."""
+    return find_order(program, "list", Problem.of(program, times))
 
 
 def times_for(count: int, rng: random.Random) -> list[int]:
@@ -71,12 +78,6 @@ def test_fences_keep_graphs_apart() -> None:
     assert makespan_ns(program_of([[], [], []], [Engine.MME, Engine.TPC, Engine.TPC]), range(3), [100, 10, 10]) == 100
 
 
-def test_ranks_are_longest_paths() -> None:
-    """By hand."""
-    program = program_of([[], [0], [0], [1, 2]], [Engine.MME] * 4)
-    assert upward_ranks(program, [1, 5, 2, 1]) == [7, 6, 3, 1]
-
-
 @given(st.integers(0, 10**6))
 def test_any_order_respects_the_bound(seed: int) -> None:
     """Whatever the order."""
@@ -88,5 +89,7 @@ def test_any_order_respects_the_bound(seed: int) -> None:
 
 def test_unknown_order_names_the_known_ones() -> None:
     """A typo in the config."""
+    program = program_of([[]], [Engine.MME])
+    problem = Problem.of(program, [1])
     with pytest.raises(ConfigError, match="one of program, list"):
-        find_order(program_of([[]], [Engine.MME]), "lst", [1])
+        find_order(program, "lst", problem)

@@ -17,6 +17,7 @@ import torch
 
 from overlap.errors import MemoryLimitError
 from overlap.program import Program
+from overlap.queues import Cuts, QueueRules
 from overlap.stats import Interval
 from overlap.workload import Workload
 
@@ -26,9 +27,8 @@ class DeviceInfo:
     """What a device is; goes into every file that carries a number.
 
     `evidence` is `measured` or `simulated`; `software` maps component to version. `computes` is false for a device
-    that tells times but no values: what programs compute is then checked elsewhere. `cuts_ops` is true where slices of
-    an op may follow each other through the next op. `fused_stack` is true where serving stacks run a fused attention of
-    the device's own.
+    that tells times but no values: what programs compute is then checked elsewhere. `fused_stack` is true where serving
+    stacks run a fused attention of the device's own.
     """
 
     kind: str
@@ -37,7 +37,6 @@ class DeviceInfo:
     memory_bytes: int
     software: Mapping[str, str] = field(default_factory=dict)
     computes: bool = True
-    cuts_ops: bool = False
     fused_stack: bool = False
 
 
@@ -151,6 +150,22 @@ class Device(Protocol):
 
     def predict_ns(self, program: Program, order: Sequence[int]) -> int | None:
         """Time of `program` in `order` without running it, where the device can tell; None where it cannot."""
+
+    def expected_times(self, program: Program) -> list[int] | None:
+        """Ns of every op as part of the whole program, where the device can tell without running it; None if not."""
+
+    def least_times(self, program: Program) -> list[int] | None:
+        """Ns that every op takes at least in any order; None where only `op_times` can tell, as a measurement."""
+
+    def names(self, program: Program) -> frozenset[int]:
+        """Ops that are no work, such as copies that only rename."""
+
+    def cuts(self, program: Program) -> Cuts:
+        """Edges on which the device may let the op behind start before the one before has ended."""
+
+    @property
+    def queue_rules(self) -> QueueRules:
+        """What an order costs beside the work of the ops."""
 
     def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
         """Times in ns of the window as a serving stack would run it on this device."""

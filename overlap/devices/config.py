@@ -7,10 +7,16 @@ from dataclasses import dataclass, field
 from overlap.devices.gaudi.settings import GaudiConfig
 from overlap.errors import ConfigError
 
+WAIT, REFUSE = LOCKS = ("wait", "refuse")
+
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """Which device, how the host's cores are shared, and what is switched in the Gaudi model."""
+    """Which device, how the host's cores are shared, and what is switched in the Gaudi model.
+
+    `lock` says what a job does when another one is timing on the same device: `wait`, at most `lock_timeout_s`, or
+    `refuse`.
+    """
 
     kind: str = "auto"
     mme_threads: int | None = None
@@ -18,6 +24,9 @@ class DeviceConfig:
     pin: bool = True
     timeout_s: float = 600.0
     memory_fraction: float = 0.9
+    lock: str = "wait"
+    # A sweep takes minutes to hours; a day means that something hangs.
+    lock_timeout_s: float = 86_400.0
     gaudi: GaudiConfig = field(default_factory=GaudiConfig)
 
     def __post_init__(self) -> None:
@@ -28,5 +37,9 @@ class DeviceConfig:
                 raise ConfigError(f"device.{name} is {threads}", "it must be at least 1, or null for an even share")
         if not self.timeout_s > 0:
             raise ConfigError(f"device.timeout_s is {self.timeout_s}", "it must be positive")
+        if self.lock not in LOCKS:
+            raise ConfigError(f"device.lock is {self.lock!r}", f"one of {', '.join(LOCKS)}")
+        if not self.lock_timeout_s >= 0:
+            raise ConfigError(f"device.lock_timeout_s is {self.lock_timeout_s}", "it must be 0 or more")
         if not 0 < self.memory_fraction <= 1:
             raise ConfigError(f"device.memory_fraction is {self.memory_fraction}", "it must be above 0 and at most 1")

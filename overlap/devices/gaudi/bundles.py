@@ -21,7 +21,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 from overlap.devices.gaudi.kernels import Costs
-from overlap.devices.gaudi.machine import CompilerConstants
 from overlap.devices.gaudi.settings import GaudiConfig
 from overlap.devices.gaudi.units import Unit
 from overlap.program import Engine
@@ -145,14 +144,16 @@ class Bundler:
 
     def _slices(self, first: int, end: int) -> int:
         """How often units [first, end) are cut: at least the least, on until two slices fit the die, or 1 for not."""
-        units, rules = self._units[first:end], self._rules
+        units = self._units[first:end]
         kernels = tuple(unit.kernel.key + unit.part for unit in units)
         found = self._known_slices.get(kernels)
         if found is None:
-            found = self._known_slices[kernels] = self._find_slices(units, rules)
+            found = self._known_slices[kernels] = self.slices_of(units)
         return found
 
-    def _find_slices(self, units: Sequence[Unit], rules: CompilerConstants) -> int:
+    def slices_of(self, units: Sequence[Unit]) -> int:
+        """How often `units` would be cut as one bundle; 1 for not at all."""
+        rules = self._rules
         most = min([rules.max_slices, *(self._costs.most_slices(unit.kernel) for unit in units)])
         between = sum(_bytes(unit.writes) for unit in units[:-1])
         able = [

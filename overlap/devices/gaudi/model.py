@@ -13,18 +13,22 @@ from overlap import __version__
 from overlap.devices.base import DeviceInfo, Gate, Runnable, StackRun, Uncertainty, require_memory
 from overlap.devices.config import DeviceConfig
 from overlap.devices.gaudi.capacity import require_capacity
-from overlap.devices.gaudi.chains import attention_of, make_chains
 from overlap.devices.gaudi.constants import Constants, load_constants
+from overlap.devices.gaudi.cuts import find_cuts
 from overlap.devices.gaudi.kernels import Costs
+from overlap.devices.gaudi.least import fused_ns, least_times
 from overlap.devices.gaudi.machine import MODEL, VERSION, Machine
+from overlap.devices.gaudi.modes import least_launches
 from overlap.devices.gaudi.plan import Plan, compile_program
 from overlap.devices.gaudi.report import UNKNOWN_SHARE, events, unknown_times
 from overlap.devices.gaudi.sensitivity import quotient_interval, uncertainty
 from overlap.devices.gaudi.settings import GaudiConfig
-from overlap.devices.gaudi.simulate import Run
+from overlap.devices.gaudi.simulate import Run, rates_of
+from overlap.devices.gaudi.units import renamed
 from overlap.devices.interpret import interpret
 from overlap.errors import DeviceError
-from overlap.program import Kernel, Program, RootSpec
+from overlap.program import Program
+from overlap.queues import Cuts, QueueRules
 from overlap.similar import did_you_mean
 from overlap.stats import Interval
 from overlap.workload import Workload
@@ -65,26 +69,54 @@ class GaudiDevice:
         """Time of `program` in `order`."""
         return compile_program(program, order, self.costs, self.settings).run().time_ns
 
+    def expected_times(self, program: Program) -> list[int]:
+        """Ns of every op: what its nodes take alone, compiled in program order."""
+        plan = compile_program(program, range(len(program.ops)), self.costs, self.settings)
+        found = [0.0] * len(program.ops)
+        for node in plan.nodes:
+            found[plan.units[node.unit].op] += node.alone_ns
+        for number, op in enumerate(program.ops):
+            if op.kernel.kind == "fused_attention":
+                # Its engines work side by side.
+                found[number] = fused_ns(op, self.costs, self.settings)
+        return [round(ns) for ns in found]
+
+    @property
+    def queue_rules(self) -> QueueRules:
+        """Signals, and the fence behind every collective, which ends a recipe."""
+        rates = rates_of(self.costs, self.settings)
+        recipe_ns, collective_ns = least_launches(self.costs.machine.host, self.settings.mode)
+        return QueueRules(
+            to_mme_ns=round(rates.sync_to_mme),
+            to_other_ns=round(rates.sync_to_other),
+            same_ns=round(rates.sync_same),
+            fenced=rates.fenced,
+            fence_ns=round(rates.fence),
+            collectives_fence=rates.fenced,
+            recipe_launch_ns=round(recipe_ns),
+            collective_launch_ns=round(collective_ns),
+            fences_hold_network=False,
+        )
+
     def op_times(self, program: Program, repeats: int, *, known: Collection[str] = ()) -> dict[str, int]:
-        """Least time of every kernel: its engine's arithmetic, and what it reads that must come from memory."""
-        read_bytes: dict[int, int] = {}
-        for op in program.ops:
-            for at in op.reads:
-                ref = op.refs[at]
-                read_bytes[ref.root] = read_bytes.get(ref.root, 0) + ref.bytes
+        """Least time of every kernel."""
         found: dict[str, int] = {}
-        for op in program.ops:
-            if op.kernel.key not in known and op.kernel.key not in found:
-                refs = [op.refs[at] for at in op.reads]
-                cold = sum(ref.bytes for ref in refs if self._is_cold(program.roots[ref.root], read_bytes[ref.root]))
-                found[op.kernel.key] = self._least_ns(op.kernel, cold)
+        for op, ns in zip(program.ops, self.least_times(program), strict=True):
+            if op.kernel.key not in known:
+                found[op.kernel.key] = min(ns, found.get(op.kernel.key, ns))
         return found
 
-    def _is_cold(self, root: RootSpec, read_bytes: int) -> bool:
-        """Whether no read of an input finds it on the die: SRAM keeps nothing, a cache only what was read before."""
-        memory = self.costs.machine.memory
-        read_again = read_bytes > root.bytes and root.bytes <= memory.die_bytes
-        return bool(root.name) and not (memory.die_is_cache and read_again)
+    def least_times(self, program: Program) -> list[int]:
+        """What every op takes in the best case."""
+        return least_times(program, self.costs, self.settings)
+
+    def names(self, program: Program) -> frozenset[int]:
+        """Copies that a compiler does by renaming."""
+        return frozenset(renamed(program))
+
+    def cuts(self, program: Program) -> Cuts:
+        """Edges inside of what may become a bundle, and behind MME units that signal per part."""
+        return find_cuts(program, self.costs, self.settings)
 
     def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
         """Times of the stack's program: fused attention, a recipe per layer."""
@@ -100,18 +132,6 @@ class GaudiDevice:
 
     def close(self) -> None:
         """Nothing to release."""
-
-    def _least_ns(self, kernel: Kernel, cold_bytes: int) -> int:
-        memory = self.costs.machine.memory
-        # A copy may be nothing at all, or the DMA's, which keeps the queue that it is counted in free.
-        if kernel.kind == "copy":
-            return 1
-        streamed = cold_bytes / memory.hbm_gb_per_s
-        if kernel.kind == "fused_attention":
-            # Its share of the MME; the TPC's has no op of its own.
-            chains = make_chains(self.costs.machine, attention_of(kernel), self.costs.machine.compiler.chains)
-            return max(1, round(max(streamed, sum(chain.qk_ns + chain.pv_ns for chain in chains))))
-        return max(1, round(max(self.costs.least_ns(kernel), streamed)))
 
 
 class GaudiRunnable:
@@ -230,6 +250,5 @@ def _describe(config: DeviceConfig, machine: Machine) -> DeviceInfo:
             **{f"gaudi.{name}": value for name, value in switched.items()},
         },
         computes=False,
-        cuts_ops=True,
         fused_stack=True,
     )

@@ -34,10 +34,18 @@ def launch_times(units: Sequence[Unit], host: HostConstants, mode: str) -> dict[
     for recipe in dict.fromkeys(unit.recipe for unit in units):
         now_us += _launch_us(host, mode, calls.get(recipe, 0))
         times[recipe] = now_us * NS_PER_US
-        # A collective at the end of a recipe is a launch of its own.
-        each_us = host.graph_recipe_us if mode == "hpu_graph" else host.collective_us
-        now_us += collectives.get(recipe, 0) * each_us
+        now_us += collectives.get(recipe, 0) * _collective_us(host, mode)
     return times
+
+
+def least_launches(host: HostConstants, mode: str) -> tuple[float, float]:
+    """What launching a recipe, and a collective behind it, costs the host at least, ns."""
+    return _launch_us(host, mode, 0 if mode == "lazy" else 1) * NS_PER_US, _collective_us(host, mode) * NS_PER_US
+
+
+def _collective_us(host: HostConstants, mode: str) -> float:
+    """A collective at the end of a recipe is a launch of its own."""
+    return host.graph_recipe_us if mode == "hpu_graph" else host.collective_us
 
 
 def _launch_us(host: HostConstants, mode: str, calls: int) -> float:

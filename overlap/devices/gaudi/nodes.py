@@ -13,41 +13,14 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 
 from overlap.devices.gaudi.bundles import Bundle
-from overlap.devices.gaudi.chains import attention_of, make_chains
+from overlap.devices.gaudi.chains import attention_of
 from overlap.devices.gaudi.kernels import Costs
+from overlap.devices.gaudi.node import NUMBER, Node
 from overlap.devices.gaudi.place import Traffic
 from overlap.devices.gaudi.settings import GaudiConfig
+from overlap.devices.gaudi.threads import fused_threads, in_turns, number_nodes
 from overlap.devices.gaudi.units import Unit
 from overlap.program import Engine
-
-ENGINES = tuple(Engine)
-NUMBER = {engine: number for number, engine in enumerate(ENGINES)}
-
-# What the nodes of a fused attention do.
-FUSED_PARTS = (".qk", ".softmax", ".pv")
-
-
-class Node:
-    """What a queue holds.
-
-    `alone_ns` is the time with all bandwidth to itself; `hbm` and `die` are bytes per ns then. `part` is what is added
-    to the op's name; `slices` into how many nodes of its engine the unit's work is cut.
-    """
-
-    __slots__ = ("alone_ns", "die", "engine", "hbm", "index", "part", "recipe", "slices", "unit", "users", "waits")
-
-    def __init__(self, unit: int, engine: int, recipe: int, alone_ns: float, hbm: float, die: float) -> None:
-        self.unit = unit
-        self.engine = engine
-        self.recipe = recipe
-        self.alone_ns = alone_ns
-        self.hbm = hbm
-        self.die = die
-        self.index = 0
-        self.part = ""
-        self.slices = 1
-        self.waits: list[Node] = []
-        self.users: list[Node] = []
 
 
 class Builder:
@@ -81,11 +54,7 @@ class Builder:
                 found += self._fused(bundle.first)
             else:
                 found += self._bundle(bundle)
-        for number, node in enumerate(found):
-            node.index = number
-            for one in node.waits:
-                one.users.append(node)
-        return found
+        return number_nodes(found)
 
     def _bundle(self, bundle: Bundle) -> Iterator[Node]:
         members = range(bundle.first, bundle.end)
@@ -96,25 +65,7 @@ class Builder:
             self._wait(number, bundle)
         if len(members) == 1:
             return iter(self._nodes[bundle.first])
-        return self._in_turns([[self._nodes[number][i] for number in members] for i in range(bundle.slices)])
-
-    def _in_turns(self, chains: Sequence[Sequence[Node]]) -> Iterator[Node]:
-        """Nodes of a few chains at a time, one of each in turn."""
-        waiting = iter(chains)
-        width = self._config.chains or self._machine.compiler.chains
-        active = [iter(chain) for _, chain in zip(range(width), waiting, strict=False)]
-        while active:
-            going = []
-            for chain in active:
-                node = next(chain, None)
-                if node is None:
-                    # The next chain is fetched as soon as one ends, in the same turn.
-                    chain = iter(next(waiting, ()))
-                    node = next(chain, None)
-                if node is not None:
-                    yield node
-                    going.append(chain)
-            active = going
+        return in_turns([[self._nodes[number][i] for number in members] for i in range(bundle.slices)], self._width)
 
     def _parts(self, number: int, parts: int) -> list[Node]:
         """One node that signals at equal parts of its time: no new tiles, no second fixed cost."""
@@ -194,31 +145,18 @@ class Builder:
 
     def _fused(self, number: int) -> Iterator[Node]:
         """Chains of a fused attention; the bytes of Q, K, V and the result are shared out over them."""
-        unit, traffic, machine = self._units[number], self._traffic[number], self._machine
+        unit, traffic = self._units[number], self._traffic[number]
         attention = attention_of(unit.kernel, self._config.fast_fused_softmax)
-        chains = make_chains(machine, attention, self._config.chains or machine.compiler.chains)
-        outer = (traffic.hbm_read + traffic.hbm_write) / len(chains) / 2
-        cached = traffic.die / len(chains) / 2
-        threads = []
-        for chain in chains:
-            fixed = machine.gemm.node_ns * chain.merged
-            qk = self._node(number, Engine.MME, fixed, chain.qk_ns, outer, chain.die_bytes / 4 + cached)
-            soft = self._node(
-                number, Engine.TPC, machine.tpc.node_ns * chain.merged, chain.softmax_ns, 0, chain.die_bytes / 2
-            )
-            pv = self._node(number, Engine.MME, fixed, chain.pv_ns, outer, chain.die_bytes / 4 + cached)
-            soft.waits.append(qk)
-            pv.waits.append(soft)
-            qk.part, soft.part, pv.part = FUSED_PARTS
-            qk.slices = pv.slices = 2 * len(chains)
-            soft.slices = len(chains)
-            threads.append([qk, soft, pv])
+        outer = (traffic.hbm_read + traffic.hbm_write) / 2
+        threads = fused_threads(self._machine, attention, self._width, outer, traffic.die / 2)
+        for thread in threads:
+            for node in thread:
+                node.unit, node.recipe = number, unit.recipe
         self._nodes[number] = [thread[0] for thread in threads]
         self._wait(number, Bundle(number, number + 1))
         self._nodes[number] = [node for thread in threads for node in thread]
-        return self._in_turns(threads)
+        return in_turns(threads, self._width)
 
-    def _node(self, number: int, engine: Engine, fixed: float, work: float, hbm: float, die: float) -> Node:
-        memory = self._machine.memory
-        alone = fixed + max(work, hbm / memory.hbm_gb_per_s, die / memory.die_gb_per_s)
-        return Node(number, NUMBER[engine], self._units[number].recipe, alone, hbm / alone, die / alone)
+    @property
+    def _width(self) -> int:
+        return self._config.chains or self._machine.compiler.chains

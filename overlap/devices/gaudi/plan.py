@@ -11,10 +11,11 @@ from overlap.devices.gaudi.buffers import reuse_waits
 from overlap.devices.gaudi.bundles import Bundle, Bundler
 from overlap.devices.gaudi.kernels import Costs
 from overlap.devices.gaudi.modes import launch_times
-from overlap.devices.gaudi.nodes import Builder, Node
+from overlap.devices.gaudi.node import Node
+from overlap.devices.gaudi.nodes import Builder
 from overlap.devices.gaudi.place import place
 from overlap.devices.gaudi.settings import GaudiConfig
-from overlap.devices.gaudi.simulate import Rates, Run, simulate
+from overlap.devices.gaudi.simulate import Rates, Run, rates_of, simulate
 from overlap.devices.gaudi.units import Unit, make_units
 from overlap.program import Engine, Program, check_order
 
@@ -92,17 +93,3 @@ def _operand_reads(units: Sequence[Unit], bundles: Sequence[Bundle], costs: Cost
             if unit.engine is Engine.MME and unit.kernel.kind != "fused_attention":
                 found[number] = costs.of(unit.kernel, unit.calls, unit.engine, slices, unit.part).reads
     return found
-
-
-def rates_of(costs: Costs, config: GaudiConfig) -> Rates:
-    """What the event loop needs to know of the machine."""
-    memory, rules = costs.machine.memory, costs.machine.compiler
-    return Rates(
-        memory.hbm_gb_per_s,
-        memory.die_gb_per_s,
-        rules.sync_to_mme_ns,
-        rules.sync_to_tpc_ns,
-        rules.sync_same_ns,
-        costs.machine.host.fence_ns,
-        config.fence,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from overlap.devices.gaudi.kernels import CPU_PART
-from overlap.devices.gaudi.nodes import ENGINES
+from overlap.devices.gaudi.node import ENGINES
 from overlap.devices.gaudi.plan import Plan
 from overlap.devices.gaudi.simulate import MME, Run
 from overlap.traces.schema import filled

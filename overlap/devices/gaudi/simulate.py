@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from overlap.devices.gaudi.nodes import ENGINES, NUMBER, Node
+from overlap.devices.gaudi.kernels import Costs
+from overlap.devices.gaudi.node import ENGINES, NUMBER, Node
+from overlap.devices.gaudi.settings import GaudiConfig
 from overlap.program import Engine
 
 MME, NIC = NUMBER[Engine.MME], NUMBER[Engine.NIC]
@@ -30,6 +32,20 @@ class Rates(NamedTuple):
     sync_same: float
     fence: float
     fenced: bool = True
+
+
+def rates_of(costs: Costs, config: GaudiConfig) -> Rates:
+    """What the event loop needs to know of the machine."""
+    memory, rules = costs.machine.memory, costs.machine.compiler
+    return Rates(
+        memory.hbm_gb_per_s,
+        memory.die_gb_per_s,
+        rules.sync_to_mme_ns,
+        rules.sync_to_tpc_ns,
+        rules.sync_same_ns,
+        costs.machine.host.fence_ns,
+        config.fence,
+    )
 
 
 class Run(NamedTuple):

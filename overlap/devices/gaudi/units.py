@@ -52,8 +52,8 @@ def make_units(program: Program, order: Sequence[int], costs: Costs, config: Gau
     """Units of `program` in `order`."""
     units: list[Unit] = []
     last: dict[int, tuple[int, ...]] = {}
-    renamed = _renamed(program)
-    names = _Names(program, order, {target: source for target, source in renamed.values() if source >= 0})
+    same = renamed(program)
+    names = _Names(program, order, {target: source for target, source in same.values() if source >= 0})
     fuser = config.fuser and config.mode != "eager"
     dma = costs.machine.memory.dma_engines > 0
     on_cpu = cpu_ops(program, config)
@@ -62,7 +62,7 @@ def make_units(program: Program, order: Sequence[int], costs: Costs, config: Gau
         op = program.ops[index]
         before = program.predecessors[index]
         needs = last[before[0]] if len(before) == 1 else tuple({unit: None for one in before for unit in last[one]})
-        if index in renamed:
+        if index in same:
             last[index] = needs
             continue
         reads, writes, regions = names.traffic(op, costs.accesses(op), number)
@@ -125,7 +125,7 @@ def _dense(tensor: Geometry) -> tuple[int, ...] | None:
     return order if order == tuple(size for _, size in reversed(dims)) else None
 
 
-def _renamed(program: Program) -> dict[int, tuple[int, int]]:
+def renamed(program: Program) -> dict[int, tuple[int, int]]:
     """Ops that only rename: target root, and the root that it is from then on, -1 where only a part of it is renamed.
 
     What must be in its own memory in the end (inputs, such as a cache, and outputs) is really copied.

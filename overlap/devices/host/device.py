@@ -23,6 +23,7 @@ from overlap.devices.host.run import POISON, Run, op_failed
 from overlap.devices.host.workers import CoreShare, Worker, share_cores
 from overlap.errors import DeviceError, OpFailedError
 from overlap.program import Program
+from overlap.queues import PLAIN, WHOLE, Cuts, QueueRules
 from overlap.traces.schema import filled
 from overlap.workload import Workload
 
@@ -118,6 +119,27 @@ class HostDevice:
     def predict_ns(self, program: Program, order: Sequence[int]) -> int | None:
         """The host can only measure."""
         return None
+
+    def expected_times(self, program: Program) -> None:
+        """Told by the op times."""
+        return None
+
+    def least_times(self, program: Program) -> None:
+        """Measured ones are all there is."""
+        return None
+
+    def names(self, program: Program) -> frozenset[int]:
+        """Every op is work."""
+        return frozenset()
+
+    def cuts(self, program: Program) -> Cuts:
+        """Workers run whole ops."""
+        return WHOLE
+
+    @property
+    def queue_rules(self) -> QueueRules:
+        """Nothing that the op times do not tell: waking a worker costs a few us, which differs from run to run."""
+        return PLAIN
 
     def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
         """Wall times in ns of PyTorch's own layer on the calling thread with all cores."""
