@@ -102,6 +102,33 @@ def test_another_identity_is_refused_by_name(folder: Path, identity: dict[str, A
     assert len(reload(folder)) == 2
 
 
+def test_what_differs_is_said_and_another_directory_offered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key by key, with the value that was recorded and the value of now; the offer is a folder that nobody uses."""
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "run-2").mkdir()
+    identity = {"workload": {"query": 32}, "space": {"chunks": (1, 2), "lag": [0]}, "version": "2"}
+    with pytest.raises(RunDirError) as caught:
+        Journal(folder, identity)
+    assert caught.value.message == (
+        f"{folder} holds a sweep with another space, version, workload: "
+        "space.lag nothing → [0]; version nothing → 2; workload.query 16 → 32"
+    )
+    assert caught.value.hint == "run with hydra.run.dir=run-3, or with what it was started with"
+    assert not (folder.parent / "run-3").exists()
+    with Journal(folder.parent / "run-3", identity):
+        pass
+
+
+def test_a_job_of_a_multirun_is_offered_another_multirun(tmp_path: Path) -> None:
+    """Its own folder is named by content, so only the folder above can be chosen."""
+    (tmp_path / "multirun").mkdir()
+    (tmp_path / "multirun" / "multirun.yaml").write_text("")
+    with Journal(tmp_path / "multirun" / "x-1", IDENTITY):
+        pass
+    with pytest.raises(RunDirError, match=r"run with hydra\.sweep\.dir=\S+/multirun-2, or"):
+        Journal(tmp_path / "multirun" / "x-1", {})
+
+
 def test_one_process_at_a_time(folder: Path) -> None:
     """The lock is given up with the journal, also by one that refused to open."""
     with Journal(folder, IDENTITY):
@@ -119,13 +146,6 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     for place in ("file", "file/below", "taken"):
         with pytest.raises(RunDirError, match="cannot write to"):
             Journal(tmp_path / place, IDENTITY)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_directory_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(RunDirError, match="Permission denied"):
-        Journal(tmp_path, IDENTITY)
 
 
 def test_file_systems_without_locks_are_not_mistaken_for_another_sweep(

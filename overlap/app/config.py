@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import MISSING, OmegaConf
 
+from overlap.buckets import BucketsConfig
 from overlap.devices.config import DeviceConfig
 from overlap.devices.gaudi.constants import CHIPS
 from overlap.errors import ConfigError
@@ -26,12 +27,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SweepRoot:
-    """Config of `overlap sweep`."""
+    """Config of `overlap sweep`; `records` is a folder that many workers share, empty for none.
+
+    With any other `buckets` than the single one, these take the place of the workload's own.
+    """
 
     workload: WorkloadConfig
     device: DeviceConfig = field(default_factory=DeviceConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    buckets: BucketsConfig = field(default_factory=BucketsConfig)
+    records: str = ""
 
 
 @dataclass(frozen=True)

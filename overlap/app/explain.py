@@ -34,7 +34,8 @@ def explain(command: Command, overrides: Sequence[str], error: Exception) -> Con
         if isinstance(one, ConfigError):
             return one
         parsed.append(one)
-    known = _known(command.name)
+    # A launcher brings keys of its own.
+    known = _known(command.name, [one.input_line or "" for one in parsed if one.key_or_group == "hydra/launcher"])
     for one in parsed:
         mistake = _wrong_name(command, one, known)
         if mistake:
@@ -50,9 +51,12 @@ def _parse(text: str) -> Override | ConfigError:
         return ConfigError(f"{text!r} {what}", "write key=value; quote values that hold special characters")
 
 
-def _known(config_name: str) -> Known:
+def _known(config_name: str, chosen: list[str]) -> Known:
     with initialize_config_module("overlap.conf", version_base="1.3"):
-        config = compose(config_name, return_hydra_config=True)
+        try:
+            config = compose(config_name, chosen, return_hydra_config=True)
+        except HydraException:
+            config = compose(config_name, return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
         names = [group for group in loader.list_groups("") if group != "hydra"]
         groups = {group: loader.get_group_options(group) for group in names}

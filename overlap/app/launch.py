@@ -2,6 +2,7 @@
 
 Terms
     job: one run of a command; a multirun has several. A job that fails does not stop the others.
+    elsewhere: in a process that a launcher started, which shares nothing with this one but what is pickled.
     mistake: an error that is the user's to fix (`OverlapError`); everything else is a defect and shows its traceback.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,17 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
+from overlap.app.arguments import check_flags, free_keys, quoted
 from overlap.app.config import ROOTS, schema
 from overlap.app.explain import explain
+from overlap.app.launchers import returned_mistakes, this_process
 from overlap.app.naming import register_resolvers
 from overlap.commands import Command
+from overlap.devices.host.memory import pool_memory
 from overlap.errors import ConfigError, OverlapError, RunDirError
 
 log = logging.getLogger("overlap")
@@ -46,6 +48,7 @@ UNWRITABLE = {
     errno.EEXIST,
     errno.EISDIR,
     errno.ENAMETOOLONG,
+    errno.EFBIG,
 }
 
 
@@ -53,13 +56,29 @@ class Interrupted(Exception):  # Not an error, hence the name.
     """Ctrl-C in a job; carries how to go on."""
 
 
+# Marks an exception that a job has raised and logged; unlike a variable, it comes back from other processes.
+DEFECT = "overlap_defect"
+
+
 @dataclass
 class Outcome:
-    """What the jobs of one call came to."""
+    """What the jobs of one call came to; `process` and `argv` are those of the call, also where a job has a copy."""
 
     mistakes: list[OverlapError] = field(default_factory=list)
     resume: str = ""
-    defect: bool = False
+    process: str = field(default_factory=this_process)
+    argv: list[str] = field(default_factory=lambda: list(sys.argv))
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this is a copy in a process of a launcher."""
+        return self.process != this_process()
+
+    def take(self, mistake: OverlapError) -> None:
+        """Report and keep a mistake, once."""
+        if not any(one is mistake for one in self.mistakes):
+            report(mistake)
+            self.mistakes.append(mistake)
 
 
 def launch(command: Command, arguments: Sequence[str]) -> int:
@@ -77,10 +96,12 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
 
     @hydra.main(version_base="1.3", config_path="pkg://overlap.conf", config_name=command.name)
     def task(config: Any) -> OverlapError | None:
+        if outcome.elsewhere:
+            _settle(command, outcome)
         return _job(run, config, outcome)
 
     try:
-        with _as_hydra_expects(command, arguments):
+        with _as_hydra_expects(command, arguments), returned_mistakes(outcome.take):
             task()
     except KeyboardInterrupt as error:
         raise Interrupted(outcome.resume if "search" in command.groups else "") from error
@@ -96,7 +117,7 @@ def launch(command: Command, arguments: Sequence[str]) -> int:
         return 2 if stop.code else 0
     except Exception as error:
         # Outside a job all that is left to fail is making the run directory.
-        unwritable = None if outcome.defect else as_unwritable(error, {*UNWRITABLE, errno.ENOENT})
+        unwritable = None if hasattr(error, DEFECT) else as_unwritable(error, {*UNWRITABLE, errno.ENOENT})
         if unwritable is None:
             raise
         raise unwritable from error
@@ -108,47 +129,6 @@ def register() -> None:
     register_resolvers()
     for name, root in ROOTS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=schema(root), provider="overlap")
-
-
-def quoted(paths: Collection[str], arguments: Sequence[str]) -> list[str]:
-    """`arguments` with the values of `paths` quoted, for a file may be called what Hydra's grammar would not take.
-
-    In a multirun, commas between values have a meaning, and the values are left as they are.
-    """
-    if {"-m", "--multirun"} & set(arguments):
-        return list(arguments)
-    found = []
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if equals and name in paths and value[:1] not in ("", "'", '"'):
-            escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
-            argument = f"{name}='{escaped}'"
-        found.append(argument)
-    return found
-
-
-# Mappings of the config whose keys are the user's own; Hydra takes new keys only where `++` says so.
-FREE = "device.gaudi.constants"
-
-
-def free_keys(arguments: Sequence[str]) -> list[str]:
-    """`arguments` with what Hydra wants to see before overrides of `FREE`."""
-    return [f"++{one}" if re.match(rf"{re.escape(FREE)}[.=]", one) else one for one in arguments]
-
-
-def check_flags(arguments: Sequence[str]) -> list[str]:
-    """The overrides among `arguments`.
-
-    Raises:
-        ConfigError: a flag that Hydra does not have.
-    """
-    parser = get_args_parser()
-
-    def refuse(message: str) -> None:
-        raise ConfigError(message, "overrides are key=value; --help lists the flags")
-
-    parser.error = refuse  # type: ignore[assignment,method-assign]
-    return list(parser.parse_args(list(arguments)).overrides)
 
 
 def report(mistake: OverlapError) -> None:
@@ -180,13 +160,21 @@ def _job(run: Callable[[Any, Path], None], config: Any, outcome: Outcome) -> Ove
         mistake = _as_mistake(error)
         if mistake is None:
             log.exception("failed")
-            outcome.defect = True
+            setattr(error, DEFECT, True)
             raise
         log.error("%s", mistake)
-        report(mistake)
-        outcome.mistakes.append(mistake)
+        if not outcome.elsewhere:
+            outcome.take(mistake)
         return mistake
     return None
+
+
+def _settle(command: Command, outcome: Outcome) -> None:
+    """Make a process of a launcher what the command line makes of its own."""
+    # Files of a run name the command that it came from.
+    sys.argv = list(outcome.argv)
+    if "device" in command.groups:
+        pool_memory()
 
 
 def _as_mistake(error: Exception) -> OverlapError | None:

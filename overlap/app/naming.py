@@ -17,12 +17,15 @@ from overlap import __version__
 
 HASH_DIGITS = 10
 SLUG_LENGTH = 48
+# Overrides that say where results are reported to, and change nothing in them.
+NOT_CONTENT = frozenset({"records"})
 
 
 def run_name(overrides: Iterable[str]) -> str:
     """`<values>-<hash>`: readable words of the overrides, and a hash of all of them and of the program's version."""
     # The last of two overrides of one key wins in Hydra, so only that one counts here.
     pairs = {key: value for key, _, value in (text.partition("=") for text in overrides)}
+    pairs = {key: value for key, value in pairs.items() if key not in NOT_CONTENT}
     content = json.dumps([__version__, sorted(pairs.items())])
     digest = hashlib.sha256(content.encode()).hexdigest()[:HASH_DIGITS]
     words = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(pairs[key] for key in sorted(pairs)))

@@ -7,10 +7,16 @@ Terms
 
 Contract: a line is written whole or not at all as far as readers are concerned: a last line without its newline was cut
 off by a kill and is dropped. One process at a time holds the journal (an OS lock, which dies with its owner).
+
+What a kill can take is the sample that is running: every finished one has been handed to the operating system. What a
+power failure can take is more, the last seconds before it: the file is forced to the disk when it is begun and when it
+is closed, and not in between, because waiting for a disk beside what is being timed would disturb it. A journal that
+lost its end that way is one that was cut off, and is gone on with like any other.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -20,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from overlap.errors import RunDirError
+from overlap.search.identity import differences, fresh_directory, in_words
 
 NAME = "journal.jsonl"
 # What Hydra has put into a run directory before a journal is opened.
@@ -58,9 +65,16 @@ class Journal:
         """The journal itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the file and give up the lock."""
-        os.close(self._file)
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Force the file to the disk, close it and give up the lock."""
+        try:
+            self._sync()
+        except RunDirError:
+            # What is already on its way up says more.
+            if kind is None:
+                raise
+        finally:
+            os.close(self._file)
 
     def append(self, kind: str, **fields: Any) -> dict[str, Any]:
         """Write one record and return it."""
@@ -82,6 +96,14 @@ class Journal:
         except BaseException:
             os.ftruncate(self._file, begin)
             raise
+
+    def _sync(self) -> None:
+        """Force what is written to the disk; file systems that cannot are left alone."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise RunDirError(f"cannot write to {self.path}: {error.strerror}", "check the disk") from error
 
     def of_kind(self, kind: str) -> Iterator[dict[str, Any]]:
         """Records of one kind, oldest first."""
@@ -131,14 +153,16 @@ class Journal:
         plain = json.loads(json.dumps(identity))
         if not self.records:
             self.append("header", schema=SCHEMA, session=self.session, identity=plain)
+            self._sync()
             return
         theirs = self.records[0].get("identity", {})
-        for name in sorted({*plain, *theirs}):
-            if plain.get(name) != theirs.get(name):
-                raise RunDirError(
-                    f"{self.path.parent} holds a sweep with another {name}",
-                    "choose another hydra.run.dir, or run with the overrides it was started with",
-                )
+        names = [name for name in sorted({*plain, *theirs}) if plain.get(name) != theirs.get(name)]
+        if names:
+            raise RunDirError(
+                f"{self.path.parent} holds a sweep with another {', '.join(names)}: "
+                f"{in_words(differences(theirs, plain))}",
+                f"run with {fresh_directory(self.path.parent)}, or with what it was started with",
+            )
 
 
 def _refuse_foreign(run_dir: Path) -> None:

@@ -6,7 +6,8 @@ Terms
     ratio: baseline time over entrant time of the same round and session, so drift of the machine cancels.
 
 The baseline is never dropped: if it fails nothing can be compared, and its error ends the race.
-A round that a kill cut in two is completed on resume, but its halves are never paired with each other.
+A round that a kill cut in two is completed on resume, but its halves are never paired with each other; another round is
+added for it, so that kills cost no pairs.
 """
 
 from __future__ import annotations
@@ -39,28 +40,56 @@ def race(
 
     `keep(name, round)` is asked before each sample and may drop an entrant. One that fails is recorded and dropped.
     """
-    done = {(r["round"], r["entrant"]) for r in journal.of_kind("sample") if r["stage"] == stage}
     failed = {r["entrant"] for r in journal.of_kind("failure")}
-    open_rounds = [number for number in range(rounds) if any((number, name) not in done for name in entrants)]
+    done, wanted = 0, rounds
+    while done < wanted:
+        _rounds(journal, stage, entrants, range(done, wanted), seed, progress, keep, failed)
+        done, wanted = wanted, rounds + _cut(journal, stage)
+
+
+def _rounds(
+    journal: Journal,
+    stage: str,
+    entrants: Mapping[str, Entrant],
+    numbers: Sequence[int],
+    seed: int,
+    progress: Progress,
+    keep: Callable[[str, int], bool],
+    failed: set[str],
+) -> None:
+    """Take what is missing of the rounds `numbers`."""
+    taken = {(r["round"], r["entrant"]) for r in journal.of_kind("sample") if r["stage"] == stage}
+    open_rounds = [number for number in numbers if any((number, name) not in taken for name in entrants)]
     with progress.stage(stage, len(open_rounds)) as step:
         for number in open_rounds:
             names = list(entrants)
             random.Random(f"{seed} {stage} {number}").shuffle(names)
             for name in names:
-                if (number, name) in done or name in failed or not keep(name, number):
-                    continue
-                try:
-                    time_ns = entrants[name]()
-                except DeviceError as error:
-                    if name == BASELINE.key:
-                        raise
-                    journal.append("failure", stage=stage, entrant=name, session=journal.session, reason=str(error))
-                    failed.add(name)
-                    continue
-                journal.append(
-                    "sample", stage=stage, round=number, entrant=name, session=journal.session, time_ns=time_ns
-                )
+                if (number, name) not in taken and name not in failed and keep(name, number):
+                    _take(journal, stage, number, name, entrants[name], failed)
             step(best_so_far(journal, stage))
+
+
+def _cut(journal: Journal, stage: str) -> int:
+    """Rounds that a kill cut in two: their samples come from more than one session."""
+    sessions: dict[int, set[str]] = {}
+    for record in journal.of_kind("sample"):
+        if record["stage"] == stage:
+            sessions.setdefault(record["round"], set()).add(record["session"])
+    return sum(len(found) > 1 for found in sessions.values())
+
+
+def _take(journal: Journal, stage: str, number: int, name: str, entrant: Entrant, failed: set[str]) -> None:
+    """One sample into the journal; an entrant that fails is out."""
+    try:
+        time_ns = entrant()
+    except DeviceError as error:
+        if name == BASELINE.key:
+            raise
+        journal.append("failure", stage=stage, entrant=name, session=journal.session, reason=str(error))
+        failed.add(name)
+        return
+    journal.append("sample", stage=stage, round=number, entrant=name, session=journal.session, time_ns=time_ns)
 
 
 def times_of(journal: Journal, stage: str, entrant: str) -> list[int]:
