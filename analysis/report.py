@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
 import polars as pl
 
-from overlap.analysis.figures.candidates import candidates
-from overlap.analysis.figures.gain import factors, speedups
+from overlap.analysis.figures.coordinates import MOST, coordinates
+from overlap.analysis.figures.gain import speedups
 from overlap.analysis.figures.lanes import lanes
+from overlap.analysis.figures.pareto import pareto
 from overlap.analysis.figures.parts import parts
-from overlap.analysis.html import badge, document, figure_html, section
+from overlap.analysis.figures.waterfall import waterfall
+from overlap.analysis.html import badge, document, figure_html, scroll, section
 from overlap.analysis.page import GLOSSARY
 from overlap.analysis.partition import Partition, partition
 from overlap.files import write_atomic
@@ -27,11 +29,24 @@ KEPT_BASELINE = "No split was faster for sure; the baseline stays."
 
 
 @dataclass(frozen=True)
+class RecipeLine:
+    """A named recipe as text: its split, its predicted time, what is kept over it, and where that ratio comes from."""
+
+    name: str
+    split: str
+    predicted: str
+    kept_over: str
+    note: str
+    best: bool
+
+
+@dataclass(frozen=True)
 class ReportData:
     """What the page shows. `runs` are event tables, the baseline first; without a kept variant it is the only one.
 
-    `candidates` is the frame that `figures.candidates` takes; `numbers` rows of (name, baseline, kept) as text;
-    `method` sentences on how it was measured.
+    `steps`, `candidates` and `axes` are the frames that the figures waterfall, pareto and coordinates take,
+    `candidates` with a column `timed`; `explained` says whether the factors of the gain are known; `numbers` are rows
+    of (name, baseline, kept) as text; `method` sentences on how it was measured.
     """
 
     title: str
@@ -42,10 +57,14 @@ class ReportData:
     runs: Mapping[str, pl.DataFrame]
     speedup: Interval | None
     speedup_vs_stack: Interval | None
-    attribution: Mapping[str, float]
+    steps: pl.DataFrame
+    explained: bool
     kept_in_words: Sequence[str]
     numbers: Sequence[tuple[str, str, str]]
     candidates: pl.DataFrame
+    cap_bytes: int | None
+    axes: pl.DataFrame
+    recipes: Sequence[RecipeLine]
     method: Sequence[str]
     software: Mapping[str, str] = field(default_factory=dict)
     reasons: Sequence[tuple[str, str]] = ()
@@ -58,17 +77,23 @@ def write_report(data: ReportData, path: Path) -> None:
 
 def page(data: ReportData) -> str:
     """The page as text."""
-    sections = [
-        _headline(data),
-        section("What each engine did", figure_html(lanes(data.runs)), "Hover over an op for its name and time."),
-        section("Where the time went", figure_html(parts(_partitions(data)))),
-        _gain(data),
-        _candidates(data),
-        section("Numbers", _numbers(data)),
-        section("How it was simulated" if data.evidence == "simulated" else "How it was measured", _method(data)),
-    ]
-    body = "\n".join(one for one in sections if one)
+    body = "\n".join(one for one in _sections(data) if one)
     return document(data.title, body)
+
+
+def _sections(data: ReportData) -> Iterator[str]:
+    yield _headline(data)
+    note = "Time runs to the right. Hover over an op for its name and time."
+    yield section("What each engine did", figure_html(lanes(data.runs)), note)
+    note = "Every bar is a whole run; its pieces add up to it exactly. Green is the time in which both engines work."
+    yield section("Where the time went", figure_html(parts(_partitions(data))), note)
+    yield _steps(data)
+    yield _gain(data)
+    yield _recipes(data)
+    yield _candidates(data)
+    yield _axes(data)
+    yield section("Numbers", _numbers(data))
+    yield section("How it was simulated" if data.evidence == "simulated" else "How it was measured", _method(data))
 
 
 def _partitions(data: ReportData) -> dict[str, Partition]:
@@ -100,29 +125,69 @@ def _range(interval: Interval, evidence: str) -> str:
     return f"between {interval.low:.3f} and {interval.high:.3f}, from {interval.samples} pairs"
 
 
+def _steps(data: ReportData) -> str:
+    """The waterfall; it has a gap to show even where the baseline stays."""
+    note = "Nothing was kept: all that is left to gain is the gap between the baseline and its bound."
+    if data.explained:
+        note = (
+            "Read from left to right: each factor changes what those before it have left, and was timed in runs of its "
+            "own. The hatched bar is the gap: no order of the kept split's ops can save more than that."
+        )
+    elif data.speedup is not None:
+        note = "What the gain is made of is not known: a run of the factors failed."
+    return section("From the baseline to the bound", figure_html(waterfall(data.steps, data.evidence)), note)
+
+
 def _gain(data: ReportData) -> str:
-    """Speed-ups and factors; nothing if there is nothing to show."""
+    """Speed-ups; nothing if there is nothing to show."""
     found = {"over the baseline": data.speedup, "over the stack": data.speedup_vs_stack}
     known = {name: interval for name, interval in found.items() if interval is not None}
     if not known:
         return ""
-    blocks = [f"<div>{figure_html(speedups(known))}</div>"]
-    if data.attribution:
-        shown = {name: value for name, value in data.attribution.items() if name != "total"}
-        blocks.append(f"<div>{figure_html(factors(shown))}</div>")
-    note = "Left: with their intervals. Right: what the gain over the baseline is made of, a run for each factor."
-    return section("The gain", f'<div class="pair">{"".join(blocks)}</div>', note if data.attribution else "")
+    note = "A point is the median, its bar the interval; what lies right of the dotted line is a gain."
+    return section("The gain", figure_html(speedups(known)), note)
+
+
+def _recipes(data: ReportData) -> str:
+    """How the kept variant compares with what others do by hand."""
+    if not data.recipes:
+        return ""
+    head = "<tr><th>recipe</th><th class='t'>split</th><th>predicted time</th><th>kept over it</th>"
+    rows = "".join(
+        f"<tr><td>{escape(one.name)}{' <b>(best)</b>' if one.best else ''}</td>"
+        f'<td class="t">{escape(one.split)}</td><td class="n">{escape(one.predicted)}</td>'
+        f'<td class="n">{escape(one.kept_over)}</td><td class="t">{escape(one.note)}</td></tr>'
+        for one in data.recipes
+    )
+    note = "Each recipe in its best variant; above 1 the kept variant is faster. The best has the least predicted time."
+    return section("Recipes of the field", scroll(f"<table>{head}<th class='t'>from</th></tr>{rows}</table>"), note)
 
 
 def _candidates(data: ReportData) -> str:
     if data.candidates.is_empty():
         return ""
-    timed = data.candidates.filter(pl.col("stage") != "screen").height
+    timed = data.candidates.filter("timed").height
     predicted = data.candidates.height - timed
-    note = f"{timed} were timed as a whole; {predicted} only predicted from the times of their ops in isolation."
+    how = f"{timed} were timed as a whole; {predicted} only predicted from the times of their ops in isolation."
+    line = "the line joins those that no other timed one beats in both time and memory"
     if data.evidence == "simulated":
-        note = f"{timed} were checked and compared with the stack; {predicted} only simulated."
-    return section("All candidates", figure_html(candidates(data.candidates)), note)
+        how = f"{timed} were checked and compared with the stack; {predicted} only simulated."
+        line = "the line joins those that no other beats in both time and memory"
+    note = f"Lower is faster, further left needs less memory; {line}. {how}"
+    return section("Time and memory", figure_html(pareto(data.candidates, data.cap_bytes)), note)
+
+
+def _axes(data: ReportData) -> str:
+    """The space; nothing where no axis of it varies."""
+    if data.axes.height < 2 or all(data.axes[name].n_unique() < 2 for name in data.axes.columns if name != "time_ms"):
+        return ""
+    fewer = f" Of {data.axes.height:,} candidates, the {MOST} fastest are drawn." if data.axes.height > MOST else ""
+    note = (
+        "A line is a candidate: follow it through its values to its predicted time; dark green is fast. Lines of the "
+        "same value fan out around it, the fastest lowest. Drag along an axis to see only the lines that pass "
+        f"there.{fewer}"
+    )
+    return section("The space", figure_html(coordinates(data.axes)), note)
 
 
 def _numbers(data: ReportData) -> str:

@@ -23,8 +23,15 @@ def _chunks(split: Split, workload: Workload) -> list[str]:
     unit = "query tokens" if split.chunk_axis == "query" else "sequences"
     found = [f"The {whole} {unit} travel through the layers as {split.chunks} chunks of {what}."]
     if split.lag:
-        stages = "stage" if split.lag == 1 else "stages"
-        found.append(f"In program order each chunk trails the one before it by {split.lag} {stages}.")
+        turns = split.turn if split.lag == 1 else f"{split.turn}s"
+        found.append(f"In program order each chunk trails the one before it by {split.lag} {turns}.")
+    if split.turn == "block":
+        found.append(
+            "A turn of a chunk is all of its attention block, or its MLP; what an MLP adds to the hidden states is "
+            "added at the beginning of the chunk's next turn."
+        )
+    if split.attend == "whole":
+        found.append("Attention waits for all chunks of a layer and is computed once for all of them.")
     return found
 
 
@@ -35,7 +42,8 @@ def _attention(split: Split) -> list[str]:
     if split.query_tile:
         found.append(f"A softmax covers {split.query_tile} query tokens at a time.")
     if split.kv_tile:
-        found.append(f"It covers {split.kv_tile} key tokens at a time, merged by the online softmax.")
+        what = "A slice of the fused attention" if split.fused_sdpa else "It"
+        found.append(f"{what} covers {split.kv_tile} key tokens at a time, merged by the online softmax.")
     if split.masked_blocks == "skip":
         found.append("Scores that the causal mask would hide are not computed.")
     if split.normalise == "after":
@@ -60,7 +68,7 @@ def _rest(split: Split) -> list[str]:
 def order_in_words(order: str) -> str:
     """What an order means."""
     if order == "list":
-        return (
-            "Ops enter the queues by list scheduling: a free engine takes the ready op with the longest path behind it."
-        )
+        return "Ops enter the queues by list scheduling: a free engine takes the ready op that is most urgent."
+    if order == "searched":
+        return "Ops enter the queues in an order that was searched for this program; profile.json holds it."
     return "Ops enter the queues in program order."

@@ -9,6 +9,9 @@ Terms
 
 Ops of a block: `qk` (MME) → `softmax` (TPC) → `pv` (MME), and at the end of a query tile `merge` (TPC), which
 brings the rows into token order and writes them to the chunk's output buffer.
+
+One attention may also serve several chunks (`attend=whole`). Each then has an output buffer of its own, so that what
+it reads lies together in memory; a tile that spans chunks is written to the buffers of all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import NamedTuple
 import torch
 
 from overlap.capture import op, piece, region
-from overlap.kernels.fused import fused_attention
+from overlap.kernels.fused import fused_attention, fused_partial
 from overlap.kernels.softmax import Partial, exponentials, merge, row_sums, scale_and_mask, softmax
 from overlap.split import Split, blocks
 
@@ -71,8 +74,9 @@ def attention(
     bias: torch.Tensor | None,
     span: Span,
     tiling: Tiling,
-) -> torch.Tensor:
-    """Attention of one chunk.
+    parts: int,
+) -> list[torch.Tensor]:
+    """Attention of one chunk, or of several at once, whose query tokens are given back in equal parts.
 
     Args:
         query: [B, K, T, G, D], rotated.
@@ -81,12 +85,14 @@ def attention(
         bias: [query, S] of the whole bucket, or None in decode.
         span: where the chunk lies.
         tiling: how to cut it.
+        parts: how many parts to give back.
 
     Returns:
-        [B, T, K·G·D], heads in order.
+        [B, T / parts, K·G·D] each, heads in order.
     """
     batch, kv_heads, tokens, group, head_dim = query.shape
-    merged = query.new_empty(batch, tokens, kv_heads, group, head_dim)
+    each = tokens // parts
+    merged = [query.new_empty(batch, each, kv_heads, group, head_dim) for _ in range(parts)]
     per_group = kv_heads // tiling.head_groups
     for index, (head, head_end) in enumerate(blocks(0, kv_heads, per_group)):
         for row, row_end in blocks(0, tokens, tiling.query_tile):
@@ -96,12 +102,25 @@ def attention(
                 rows = query[:, head:head_end, row:row_end]
                 keys = key_cache[span.batch : span.batch_end, head:head_end]
                 values = value_cache[span.batch : span.batch_end, head:head_end]
-                target = merged[:, row:row_end, head:head_end]
+                target = [
+                    one[:, max(row - first, 0) : row_end - first, head:head_end]
+                    for first, one in zip(range(0, tokens, each), merged, strict=True)
+                    if first < row_end and row < first + each
+                ]
                 if tiling.fused:
                     _fused_tile(rows, keys, values, bias, tile, tiling, target)
                 else:
                     _tile(rows, keys, values, bias, tile, tiling, target)
-    return merged.view(batch, tokens, kv_heads * group * head_dim)
+    return [one.view(batch, each, kv_heads * group * head_dim) for one in merged]
+
+
+def _write(result: torch.Tensor, target: list[torch.Tensor]) -> None:
+    """Copy [B, t, k, G, D] to where the chunks of its tokens want it."""
+    if len(target) == 1:
+        target[0].copy_(result)
+        return
+    for part, one in zip(result.split([one.shape[1] for one in target], dim=1), target, strict=True):
+        one.copy_(part)
 
 
 class Tile(NamedTuple):
@@ -143,9 +162,9 @@ def _tile(
     bias: torch.Tensor | None,
     tile: Tile,
     tiling: Tiling,
-    target: torch.Tensor,
+    target: list[torch.Tensor],
 ) -> None:
-    """One query tile [B, k, t, G, D] against the keys it may see, into `target` [B, t, k, G, D]."""
+    """One query tile [B, k, t, G, D] against the keys it may see, into the parts of `target` [B, t', k, G, D]."""
     batch, heads, tokens, group, head_dim = rows.shape
     flat = rows.reshape(batch, heads, tokens * group, head_dim)
     scale = head_dim**-0.5
@@ -163,7 +182,7 @@ def _tile(
     normalised = not tiling.after
     with op("merge"):
         result = partials[0].output if _is_plain(tiling) else merge(partials, normalised)
-        target.copy_(result.unflatten(2, (tokens, group)).transpose(1, 2))
+        _write(result.unflatten(2, (tokens, group)).transpose(1, 2), target)
 
 
 def _is_plain(tiling: Tiling) -> bool:
@@ -207,9 +226,12 @@ def _fused_tile(
     bias: torch.Tensor | None,
     tile: Tile,
     tiling: Tiling,
-    target: torch.Tensor,
+    target: list[torch.Tensor],
 ) -> None:
     """One query tile through the device's own fused attention."""
+    if tiling.kv_tile and tile.first_key > 0:
+        _sliced_tile(rows, keys, values, bias, tile, tiling, target)
+        return
     end = tile.end_key if tiling.skip else keys.shape[2]
     causal = tiling.skip and tile.first_key == 0
     with op("fused"):
@@ -221,7 +243,35 @@ def _fused_tile(
             causal and bias is not None,
         )
     with op("merge"):
-        target.copy_(result.transpose(1, 2))
+        _write(result.transpose(1, 2), target)
+
+
+def _sliced_tile(
+    rows: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    bias: torch.Tensor | None,
+    tile: Tile,
+    tiling: Tiling,
+    target: list[torch.Tensor],
+) -> None:
+    """One query tile in slices of keys, merged by online softmax.
+
+    Keys before the tile are seen by every row and need no mask. The diagonal slice is masked by the bias, never by the
+    kernel's own causal mode, whose statistics need not be those that a merge wants.
+    """
+    tokens, group = rows.shape[2:4]
+    first = tile.first_key if bias is not None else tile.end_key
+    slices = list(blocks(0, first, tiling.kv_tile))
+    if first < tile.end_key:
+        slices.append((first, tile.end_key))
+    partials = []
+    for index, (key, key_end) in enumerate(slices):
+        with region(f"k{index}"), op("fused"):
+            masked = tile.bias(bias, key, key_end) if key >= first else None
+            partials.append(Partial(*fused_partial(rows, keys[:, :, key:key_end], values[:, :, key:key_end], masked)))
+    with op("merge"):
+        _write(merge(partials, True).unflatten(2, (tokens, group)).transpose(1, 2), target)
 
 
 def batched_matmul(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

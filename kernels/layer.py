@@ -40,8 +40,12 @@ def qkv_stage(
     shape: ModelShape,
     span: Span,
     fused: bool,
+    into: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Norm, projections and RoPE of a chunk x [B, T, H]; writes the caches, returns the queries [B, K, T, G, D]."""
+    """Norm, projections and RoPE of a chunk x [B, T, H]; writes the caches, returns the queries [B, K, T, G, D].
+
+    The queries are written `into` a tensor of that shape if there is one.
+    """
     batch, tokens = x.shape[0], span.tokens
     kv_heads, group, head_dim = shape.kv_heads, shape.group, shape.head_dim
     with op("norm"):
@@ -50,7 +54,7 @@ def qkv_stage(
     first = span.context + span.query
     cos, sin = cos[first : first + tokens], sin[first : first + tokens]
     rows = slice(span.batch, span.batch_end), slice(None), slice(first, first + tokens)
-    query = x.new_empty(batch, kv_heads, tokens, group, head_dim)
+    query = x.new_empty(batch, kv_heads, tokens, group, head_dim) if into is None else into
     with op("rope_q"):
         heads = q.view(batch, tokens, shape.heads, head_dim)
         if weights.q_norm is not None:
@@ -108,18 +112,37 @@ def mlp_stage(
     x: torch.Tensor, weights: LayerWeights, eps: float, fused: bool, into: torch.Tensor | None, cards: int
 ) -> torch.Tensor:
     """Norm, gated MLP and residual of x [B, T, H]; the last layer writes `into` the output, others make a tensor."""
-    with op("norm"):
-        normed = rms_norm(x, weights.mlp_norm, eps)
-    active = _gate_fused(normed, weights) if fused else _gate_split(normed, weights)
-    with op("down"):
-        down = functional.linear(active, weights.down)
-    _sum_over(down, cards)
+    down = _mlp(x, weights, eps, fused, cards)
     with op("residual"):
         if into is None:
             down.add_(x)
         else:
             torch.add(x, down, out=into)
     return down if into is None else into
+
+
+@piece
+def mlp_without_residual(x: torch.Tensor, weights: LayerWeights, eps: float, fused: bool, cards: int) -> torch.Tensor:
+    """Norm and gated MLP of x [B, T, H]; `mlp_residual` adds x later."""
+    return _mlp(x, weights, eps, fused, cards)
+
+
+@piece
+def mlp_residual(x: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    """The sum of an MLP's input and output, in the memory of the output."""
+    with op("residual"):
+        down.add_(x)
+    return down
+
+
+def _mlp(x: torch.Tensor, weights: LayerWeights, eps: float, fused: bool, cards: int) -> torch.Tensor:
+    with op("norm"):
+        normed = rms_norm(x, weights.mlp_norm, eps)
+    active = _gate_fused(normed, weights) if fused else _gate_split(normed, weights)
+    with op("down"):
+        down = functional.linear(active, weights.down)
+    _sum_over(down, cards)
+    return down
 
 
 def _gate_fused(x: torch.Tensor, weights: LayerWeights) -> torch.Tensor:

@@ -63,3 +63,7 @@ class RunDirError(OverlapError):
 
 class TraceError(OverlapError):
     """A trace that cannot be read or holds nothing to analyse: an empty file, a trace without device lanes."""
+
+
+class ReplayError(OverlapError):
+    """A replay of a recorded sweep that asks for something nobody measured: more rounds, another order."""

@@ -4,8 +4,9 @@ Terms
     neutral: the value an axis has in the baseline. `Split()` is the baseline.
     chunk: a part of the batch or of the query tokens that travels through all layers on its own.
     stage: one of `STAGES`, the steps of a layer between which chunks may take turns.
-    lag: how many stages chunk i+1 trails chunk i in program order. Lag 0 is lockstep: every chunk does a stage before
-        any chunk does the next one.
+    turn: what a chunk does before the next chunk has its turn: one stage, or a block of them (`TURNS`).
+    lag: how many turns chunk i+1 trails chunk i in program order. Lag 0 is lockstep: every chunk has a turn before any
+        chunk has its next one.
     block: one (query tile × kv tile) rectangle of the score matrix; causal masking makes some of them all masked.
 """
 
@@ -18,6 +19,19 @@ from overlap.errors import SplitError
 from overlap.workload import Workload
 
 STAGES = ("qkv", "attn", "out", "mlp")
+# Stages of one turn. Where a turn is a block, the residual of the MLP is added at the beginning of the chunk's next
+# turn, so that nothing of the MLP keeps the next chunk's from beginning.
+TURNS = {"stage": tuple((stage,) for stage in STAGES), "block": (("qkv", "attn", "out"), ("mlp",))}
+# Values of the axes that have names for them.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "chunk_axis": ("query", "batch"),
+    "turn": tuple(TURNS),
+    "attend": ("chunk", "whole"),
+    "masked_blocks": ("compute", "skip"),
+    "normalise": ("before", "after"),
+    "softmax": ("exact", "fast"),
+    "projections": ("fused", "split"),
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -27,6 +41,8 @@ class Split:
     chunks: int = 1
     chunk_axis: str = "query"
     lag: int = 0
+    turn: str = "stage"
+    attend: str = "chunk"
     head_groups: int = 1
     query_tile: int = 0
     kv_tile: int = 0
@@ -57,7 +73,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Axis:
-    """Meaning, rule and way to serving of one field of `Split`.
+    """Meaning, rule, way to serving and effect on memory of one field of `Split`.
 
     `broken(split, workload)` returns the rule that the value breaks, or an empty string.
     `route` names how a serving stack can be made to do this.
@@ -66,13 +82,14 @@ class Axis:
     name: str
     meaning: str
     route: str
+    memory: str
     broken: Callable[[Split, Workload], str]
 
 
-def _one_of(name: str, *values: object) -> Callable[[Split, Workload], str]:
+def _choice(name: str) -> Callable[[Split, Workload], str]:
     def broken(split: Split, _: Workload) -> str:
         value = getattr(split, name)
-        return "" if value in values else f"{name}={value} is not one of {', '.join(map(str, values))}"
+        return "" if value in CHOICES[name] else f"{name}={value} is not one of {', '.join(CHOICES[name])}"
 
     return broken
 
@@ -93,8 +110,23 @@ def _chunks(split: Split, workload: Workload) -> str:
 
 
 def _lag(split: Split, workload: Workload) -> str:
-    most = len(STAGES) * workload.window_layers
-    return "" if 0 <= split.lag <= most else f"lag={split.lag} is outside 0..{most}, the stages of the window"
+    most = len(TURNS.get(split.turn, STAGES)) * workload.window_layers
+    return "" if 0 <= split.lag <= most else f"lag={split.lag} is outside 0..{most}, the turns of the window"
+
+
+def _attend(split: Split, workload: Workload) -> str:
+    if unknown := _choice("attend")(split, workload):
+        return unknown
+    if split.attend == "chunk" or split.chunks == 1:
+        return ""
+    if split.lag or split.turn != "stage":
+        return "attend=whole makes all chunks wait for each other in every layer: lag and turn must be neutral"
+    return ""
+
+
+def attended_tokens(split: Split, workload: Workload) -> int:
+    """Query tokens that one attention sees."""
+    return workload.bucket.query if split.attend == "whole" else chunk_shape(split, workload)[1]
 
 
 def _head_groups(split: Split, workload: Workload) -> str:
@@ -105,9 +137,9 @@ def _head_groups(split: Split, workload: Workload) -> str:
 
 
 def _query_tile(split: Split, workload: Workload) -> str:
-    query = chunk_shape(split, workload)[1]
+    query = attended_tokens(split, workload)
     if split.query_tile < 0 or (split.query_tile and query % split.query_tile):
-        return f"query_tile={split.query_tile} does not divide the {query} query tokens of a chunk"
+        return f"query_tile={split.query_tile} does not divide the {query} query tokens of an attention"
     return ""
 
 
@@ -119,8 +151,12 @@ def _kv_tile(split: Split, workload: Workload) -> str:
 
 
 def _fused_sdpa(split: Split, _: Workload) -> str:
-    if split.fused_sdpa and (split.kv_tile or split.normalise != "before" or split.softmax != "exact"):
-        return "fused_sdpa=true replaces the softmax: kv_tile, normalise and softmax must keep their neutral values"
+    if split.fused_sdpa and (split.normalise != "before" or split.softmax != "exact"):
+        return "fused_sdpa=true replaces the softmax: normalise and softmax must keep their neutral values"
+    if split.fused_sdpa and split.kv_tile and split.masked_blocks != "skip":
+        return (
+            "fused_sdpa=true with a kv_tile merges slices, of which none may be all masked: masked_blocks must be skip"
+        )
     return ""
 
 
@@ -134,35 +170,92 @@ def _layers_per_graph(split: Split, workload: Workload) -> str:
 AXES: dict[str, Axis] = {
     axis.name: axis
     for axis in (
-        Axis("chunk_axis", "what a chunk is cut along", "plug-in class", _one_of("chunk_axis", "query", "batch")),
-        Axis("chunks", "parts that travel through all layers on their own", "plug-in class", _chunks),
-        Axis("lag", "stages that chunk i+1 trails chunk i in program order", "plug-in class", _lag),
-        Axis("head_groups", "groups of KV heads whose attention is computed apart", "plug-in class", _head_groups),
-        Axis("query_tile", "query tokens of one softmax", "plug-in class or attention function", _query_tile),
         Axis(
-            "kv_tile", "key tokens of one softmax, merged online", "sliced fused attention or plug-in class", _kv_tile
+            "chunk_axis",
+            "what a chunk is cut along",
+            "plug-in class; the batch also by attn_batch_split",
+            "as chunks",
+            _choice("chunk_axis"),
+        ),
+        Axis(
+            "chunks",
+            "parts that travel through all layers on their own",
+            "plug-in class",
+            "activations of a few chunks instead of all; weights are read once per chunk",
+            _chunks,
+        ),
+        Axis("turn", "what a chunk does before the next", "plug-in class", "as lag", _choice("turn")),
+        Axis("lag", "turns that chunk i+1 trails chunk i", "plug-in class", "more chunks in flight keep more", _lag),
+        Axis(
+            "attend",
+            "attention per chunk, or once over all chunks of a layer",
+            "plug-in class",
+            "whole: scores of the whole query at once",
+            _attend,
+        ),
+        Axis(
+            "head_groups",
+            "groups of KV heads whose attention is computed apart",
+            "plug-in class",
+            "scores of one group instead of all heads",
+            _head_groups,
+        ),
+        Axis(
+            "query_tile",
+            "query tokens of one softmax",
+            "plug-in class or attention function",
+            "scores of one tile instead of the whole query",
+            _query_tile,
+        ),
+        Axis(
+            "kv_tile",
+            "key tokens of one softmax, merged online",
+            "sliced fused attention or plug-in class",
+            "scores of one block; an fp32 partial result per slice",
+            _kv_tile,
         ),
         Axis(
             "masked_blocks",
             "whether blocks above the causal diagonal are computed",
             "plug-in class",
-            _one_of("masked_blocks", "compute", "skip"),
+            "skip: no scores above the diagonal",
+            _choice("masked_blocks"),
         ),
         Axis(
             "normalise",
             "divide by the row sum before or after PV",
             "plug-in class",
-            _one_of("normalise", "before", "after"),
+            "after: row sums are kept until the merge",
+            _choice("normalise"),
         ),
-        Axis("softmax", "arithmetic of the softmax", "softmax mode flag", _one_of("softmax", "exact", "fast")),
+        Axis(
+            "softmax",
+            "arithmetic of the softmax",
+            "softmax mode flag",
+            "fast: no fp32 copy of the scores",
+            _choice("softmax"),
+        ),
         Axis(
             "projections",
             "QKV and gate/up as one GEMM or several",
             "plug-in class",
-            _one_of("projections", "fused", "split"),
+            "none",
+            _choice("projections"),
         ),
-        Axis("fused_sdpa", "the device's own fused attention as one op", "stack default", _fused_sdpa),
-        Axis("layers_per_graph", "layers between two fences, 0 for all", "graph boundary settings", _layers_per_graph),
+        Axis(
+            "fused_sdpa",
+            "the device's own fused attention as one op",
+            "stack default",
+            "no scores outside of the op",
+            _fused_sdpa,
+        ),
+        Axis(
+            "layers_per_graph",
+            "layers between two fences, 0 for all",
+            "graph boundary settings",
+            "larger graphs keep a larger workspace",
+            _layers_per_graph,
+        ),
     )
 }
 
@@ -170,7 +263,7 @@ AXES: dict[str, Axis] = {
 def violations(split: Split, workload: Workload) -> list[str]:
     """Rules that `split` breaks on `workload`; empty if it can run."""
     # A bad chunking makes the rules that build on chunk sizes meaningless, so it is reported alone.
-    first = [AXES[name].broken(split, workload) for name in ("chunk_axis", "chunks")]
+    first = [AXES[name].broken(split, workload) for name in ("chunk_axis", "chunks", "turn")]
     if any(first):
         return [rule for rule in first if rule]
     return [rule for axis in AXES.values() if (rule := axis.broken(split, workload))]
@@ -185,19 +278,28 @@ def check(split: Split, workload: Workload) -> None:
 
 def canonical(split: Split, workload: Workload) -> Split:
     """The simplest split that does the same work in the same program order, so that equal candidates compare equal."""
-    _, query = chunk_shape(split, workload)
     if split.chunks == 1:
-        split = replace(split, chunk_axis="query", lag=0)
-    if split.query_tile == query:
+        split = replace(split, chunk_axis="query", lag=0, turn="stage", attend="chunk")
+    if split.query_tile == attended_tokens(split, workload):
         split = replace(split, query_tile=0)
-    if split.kv_tile == workload.bucket.key_tokens:
-        split = replace(split, kv_tile=0)
+    split = replace(split, kv_tile=_kv_tile_that_counts(split, workload))
     if split.layers_per_graph == workload.window_layers:
         split = replace(split, layers_per_graph=0)
-    one_block = split.chunks == 1 or split.chunk_axis == "batch"
+    one_block = split.chunks == 1 or split.chunk_axis == "batch" or split.attend == "whole"
     if one_block and not split.query_tile and not split.fused_sdpa:
         split = replace(split, masked_blocks="compute")
     return split
+
+
+def _kv_tile_that_counts(split: Split, workload: Workload) -> int:
+    """The smallest kv tile that cuts as `split.kv_tile` does, 0 if that cuts nothing.
+
+    Slices of a fused attention end where the diagonal begins, so none is longer than what lies before the last tile.
+    """
+    keys = workload.bucket.key_tokens
+    if split.fused_sdpa and workload.bucket.phase == "prefill":
+        return min(split.kv_tile, keys - (split.query_tile or attended_tokens(split, workload)))
+    return 0 if split.kv_tile == keys else split.kv_tile
 
 
 def blocks(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:

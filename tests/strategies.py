@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from overlap.split import Split, chunk_shape
+from overlap.split import TURNS, Split, chunk_shape
 from overlap.workload import Bucket, ModelShape, Workload
 
 
@@ -45,16 +45,22 @@ def splits_of(draw: st.DrawFn, workload: Workload) -> Split:
     """Any split that keeps the rules on `workload`."""
     axis = draw(st.sampled_from(["query", "batch"]))
     chunks = draw(st.sampled_from(divisors(workload.bucket.batch if axis == "batch" else workload.bucket.query)))
-    query = chunk_shape(Split(chunks=chunks, chunk_axis=axis), workload)[1]
+    turn = draw(st.sampled_from(["stage", "stage", "block"]))
+    whole = turn == "stage" and draw(st.integers(0, 3)) == 0
+    query = workload.bucket.query if whole else chunk_shape(Split(chunks=chunks, chunk_axis=axis), workload)[1]
     fused = draw(st.integers(0, 4)) == 0
+    slices = draw(st.integers(0, workload.bucket.key_tokens))
+    masked = "skip" if fused and slices else draw(st.sampled_from(["compute", "skip"]))
     return Split(
         chunks=chunks,
         chunk_axis=axis,
-        lag=draw(st.integers(0, 4 * workload.window_layers)),
+        lag=0 if whole else draw(st.integers(0, len(TURNS[turn]) * workload.window_layers)),
+        turn=turn,
+        attend="whole" if whole else "chunk",
         head_groups=draw(st.sampled_from(divisors(workload.shard.kv_heads))),
         query_tile=draw(st.sampled_from([0, *divisors(query)])),
-        kv_tile=0 if fused else draw(st.integers(0, workload.bucket.key_tokens)),
-        masked_blocks=draw(st.sampled_from(["compute", "skip"])),
+        kv_tile=slices,
+        masked_blocks=masked,
         normalise="before" if fused else draw(st.sampled_from(["before", "after"])),
         softmax="exact" if fused else draw(st.sampled_from(["exact", "fast"])),
         projections=draw(st.sampled_from(["fused", "split"])),

@@ -19,7 +19,13 @@ from tests.fakes import FakeDevice, small_workload
 
 # Two finalists at 95 % need 7 pairs each; 8 rounds leave one that a kill may cut in two.
 SEARCH = SearchConfig(
-    race_candidates=2, screen_repeats=1, race_rounds=3, finalists=2, final_rounds=8, attribution_rounds=2
+    race_candidates=2,
+    screen_repeats=1,
+    race_rounds=3,
+    finalists=2,
+    final_rounds=8,
+    attribution_rounds=2,
+    orders=["program", "list"],
 )
 SPACE = SpaceConfig(chunks=[1, 2, 4])
 

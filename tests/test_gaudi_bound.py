@@ -64,6 +64,25 @@ def test_no_split_of_a_real_size_is_faster_than_the_bound(
 
 
 @pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("cards", [1, 2])
+@pytest.mark.parametrize(
+    "split",
+    [
+        Split(chunks=2, turn="block", masked_blocks="skip"),
+        Split(chunks=4, turn="block", lag=1, masked_blocks="skip"),
+        Split(chunks=4, attend="whole", masked_blocks="skip"),
+        Split(chunks=2, chunk_axis="batch", attend="whole", query_tile=512, fused_sdpa=True),
+        Split(query_tile=512, kv_tile=512, fused_sdpa=True, masked_blocks="skip"),
+        Split(chunks=2, kv_tile=1024, fused_sdpa=True, masked_blocks="skip"),
+    ],
+    ids=str,
+)
+def test_turns_whole_attentions_and_slices_are_bounded(chip: str, cards: int, split: Split) -> None:
+    program = capture(workload(cards=cards, batch=2, query=1024, context=1024), split)
+    assert_bounded(program, chip, list(straight(program)))
+
+
+@pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize("engines", [("dma", "tpc") * 4, ("dma",) * 8, ("mme", "tpc") * 4])
 def test_engines_that_run_side_by_side_do_not_add_up(chip: str, engines: tuple[str, ...]) -> None:
     """Copies are DMA's on Gaudi2, whatever queue the program names."""

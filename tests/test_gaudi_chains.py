@@ -140,6 +140,30 @@ def test_sizes_are_read_off_the_op(split: Split, causal: bool, masked: bool) -> 
     assert attention_of(kernel, True) == FusedAttention(16, 2048, 2048, 128, causal, masked, True, "bf16", 2)
 
 
+def test_slices_before_the_diagonal_have_no_mask() -> None:
+    """Half a prompt of 2048 tokens in slices of 512: two of the first half, and the masked diagonal."""
+    program = capture(workload(1), Split(fused_sdpa=True, query_tile=1024, kv_tile=512, masked_blocks="skip"))
+    kernels = [one.kernel for one in program.ops if one.kernel.kind == "fused_attention"]
+    found = [attention_of(kernel, True)[1:6] for kernel in kernels]
+    # (query, keys, head_dim, causal, masked); the first half sees nothing before its diagonal: one causal kernel.
+    assert found == [
+        (1024, 1024, 128, True, False),
+        (1024, 512, 128, False, False),
+        (1024, 512, 128, False, False),
+        (1024, 1024, 128, False, True),
+    ]
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_sliced_fused_attention_runs_on_the_model(chip: str) -> None:
+    """It is bundled, costed and run like the whole one, and its masks and merges are not free."""
+    whole, sliced = (
+        compiled(capture(workload(1, query=4096), Split(fused_sdpa=True, masked_blocks="skip", **more)), chip).run()
+        for more in ({}, {"query_tile": 2048, "kv_tile": 1024})
+    )
+    assert whole.time_ns < sliced.time_ns < 4 * whole.time_ns
+
+
 @pytest.mark.parametrize("chip", CHIPS)
 def test_a_causal_flag_beats_a_mask(chip: str) -> None:
     """It leaves out blocks, which an explicit mask does not."""

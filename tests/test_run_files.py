@@ -15,7 +15,8 @@ from overlap.analysis.page import STYLE
 from overlap.analysis.report import page
 from overlap.analysis.words import split_in_words
 from overlap.commands.sweep_files import build_tuned, write_all
-from overlap.commands.sweep_report import candidate_frame, report_data, scalar_rows
+from overlap.commands.sweep_frames import candidate_frame
+from overlap.commands.sweep_report import report_data, scalar_rows
 from overlap.commands.tables import sweep_tables
 from overlap.devices.config import DeviceConfig
 from overlap.devices.host.device import HostDevice

@@ -196,7 +196,7 @@ def test_rejections_say_which_rule_was_broken() -> None:
     assert [(one.split.chunks, one.split.query_tile, one.reason) for one in rejected] == [
         (3, 0, "chunks=3 does not divide the query dimension of 16"),
         (3, 16, "chunks=3 does not divide the query dimension of 16"),
-        (16, 16, "query_tile=16 does not divide the 1 query tokens of a chunk"),
+        (16, 16, "query_tile=16 does not divide the 1 query tokens of an attention"),
     ]
 
 

@@ -54,6 +54,11 @@ def test_a_twin_has_the_same_ops_and_edges(data: st.DataObject, seed: int) -> No
         Split(projections="split", layers_per_graph=1),
         Split(fused_sdpa=True, masked_blocks="skip"),
         Split(chunks=4, chunk_axis="batch", lag=1),
+        Split(chunks=4, chunk_axis="batch", lag=1, turn="block", masked_blocks="skip"),
+        Split(chunks=2, chunk_axis="batch", attend="whole", query_tile=1024, masked_blocks="skip"),
+        Split(chunks=4, attend="whole", query_tile=2048, masked_blocks="skip"),
+        Split(chunks=4, lag=2, turn="block", layers_per_graph=1),
+        Split(chunks=2, query_tile=512, kv_tile=1024, fused_sdpa=True, masked_blocks="skip"),
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""The gain: speed-ups with their intervals, and the factors that make them up."""
+"""The gain: speed-ups with their intervals."""
 
 from __future__ import annotations
 
@@ -40,26 +40,3 @@ def speedups(found: Mapping[str, Interval]) -> go.Figure:
     figure.update_xaxes(title_text="speed-up of the kept variant")
     figure.update_yaxes(autorange="reversed", type="category")
     return dress(figure, 120 + 50 * len(found))
-
-
-def factors(found: Mapping[str, float]) -> go.Figure:
-    """One bar per factor, from 1; left of 1 a factor costs time."""
-    figure = go.Figure(
-        go.Bar(
-            orientation="h",
-            y=list(found),
-            base=1.0,
-            x=[value - 1.0 for value in found.values()],
-            marker={"color": [KEPT if value >= 1 else "#d55e00" for value in found.values()]},
-            text=[f"{value:.3f}x" for value in found.values()],
-            textposition="outside",
-            cliponaxis=False,
-            hovertemplate="%{y}: %{text}<extra></extra>",
-        )
-    )
-    low, high = min(1.0, *found.values()), max(1.0, *found.values())
-    room = 0.3 * max(high - low, 0.05)
-    figure.add_vline(x=1.0, line={"color": INK, "width": 1, "dash": "dot"})
-    figure.update_xaxes(title_text="factor", range=[low - room, high + room])
-    figure.update_yaxes(autorange="reversed", type="category")
-    return dress(figure, 120 + 40 * len(found))

@@ -29,12 +29,13 @@ def quoted(paths: Collection[str], arguments: Sequence[str]) -> list[str]:
 
 
 # Mappings of the config whose keys are the user's own; Hydra takes new keys only where `++` says so.
-FREE = "device.gaudi.constants"
+FREE = ("device.gaudi.constants", "space.when")
 
 
 def free_keys(arguments: Sequence[str]) -> list[str]:
     """`arguments` with what Hydra wants to see before overrides of `FREE`."""
-    return [f"++{one}" if re.match(rf"{re.escape(FREE)}[.=]", one) else one for one in arguments]
+    own = "|".join(map(re.escape, FREE))
+    return [f"++{one}" if re.match(rf"({own})[.=]", one) else one for one in arguments]
 
 
 def check_flags(arguments: Sequence[str]) -> list[str]:

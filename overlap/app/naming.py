@@ -17,8 +17,8 @@ from overlap import __version__
 
 HASH_DIGITS = 10
 SLUG_LENGTH = 48
-# Overrides that say where results are reported to, and change nothing in them.
-NOT_CONTENT = frozenset({"records"})
+# Overrides that say where results are reported to, or how many are worked on at once, and change nothing in them.
+NOT_CONTENT = frozenset({"records", "buckets.jobs"})
 
 
 def run_name(overrides: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from overlap.errors import ProgramError
 from overlap.program import Call, CallWork, Engine, Geometry, Kernel, Ref
 
 MATRIX = {"mm": "gemm", "addmm": "gemm", "bmm": "bgemm", "baddbmm": "bgemm"}
-FUSED = {"fused_attention"}
+FUSED = {"fused_attention", "fused_partial"}
 # Calls that move data between cards.
 COLLECTIVE = {"all_reduce"}
 ALLOCATE = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}

@@ -43,18 +43,20 @@ COMMANDS: dict[str, Command] = {
         Command(
             "sweep",
             "try splits of an attention block and keep the fastest",
-            ("workload", "device", "space", "search"),
-            (
+            ("workload", "device", "space", "search", "buckets"),
+            ("records", "buckets.file"),
+            examples=(
                 "overlap sweep workload=llama_3_2_1b_prefill workload.bucket.query=1024",
                 "overlap sweep workload.config_json=path/to/config.json search.final_rounds=31",
                 "overlap sweep -m workload=qwen2_5_0_5b_prefill,qwen2_5_0_5b_decode",
+                "overlap sweep workload=llama_3_1_8b_prefill device=gaudi2 buckets=exponential",
             ),
         ),
         Command(
             "profile",
             "measure how busy the engines are for one split",
             ("workload", "device"),
-            ("overlap profile split.chunks=4 split.lag=1 order=list",),
+            examples=("overlap profile split.chunks=4 split.lag=1 order=list",),
         ),
         Command(
             "analyze",
@@ -84,6 +86,15 @@ COMMANDS: dict[str, Command] = {
             ("device",),
             ("rows",),
             examples=("overlap validate device=gaudi2", "overlap validate device=gaudi3 rows=path/to/rows.csv"),
+        ),
+        Command(
+            "collect",
+            "merge what many workers found into tuned configs",
+            plain={
+                "records": "the folder that workers wrote to (overlap sweep records=<dir>), or one of finished runs",
+                "into": "file to write (default tuned.yaml); with several models or devices one file each",
+            },
+            examples=("overlap collect records=shared/records into=tuned.yaml",),
         ),
     )
 }

@@ -22,9 +22,15 @@ def run(config: Any, run_dir: Path) -> None:
     from overlap.commands.profile_files import write_profile
     from overlap.commands.tables import profile_tables
     from overlap.devices.registry import open_device
+    from overlap.search.lock import device_lock
     from overlap.search.profile import run_profile
+    from overlap.search.progress import Progress
 
-    with closing(open_device(root.device)) as device:
+    say = Progress(Console(stderr=True)).say
+    with (
+        closing(open_device(root.device)) as device,
+        device_lock(device.info, root.device.lock, root.device.lock_timeout_s, say),
+    ):
         result = run_profile(workload, root.split, root.order, device, root.repeats, root.seed)
     write_profile(result, run_dir)
     console = Console()

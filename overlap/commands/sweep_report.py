@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 
-import polars as pl
-
 from overlap.analysis.partition import partition
-from overlap.analysis.report import ReportData
+from overlap.analysis.report import RecipeLine, ReportData
 from overlap.analysis.words import order_in_words, split_in_words
 from overlap.commands.look import OTHERS_ALONE, SHARES
+from overlap.commands.recipe_rows import RecipeRow, recipe_rows
+from overlap.commands.sweep_frames import axes_frame, best_times, candidate_frame, cap_bytes, step_frame
 from overlap.commands.tables import bound_label, error_label, milliseconds, plain_ms
 from overlap.search.candidate import BASELINE
 from overlap.search.decide import FINAL
 from overlap.search.sweep import RACE, SweepResult, Variant
-from overlap.stats import median, median_interval
+from overlap.stats import median
 from overlap.traces.scalars import ScalarRow
 
-NS_PER_MS, NS_PER_US = 1e6, 1e3
+NS_PER_US = 1e3
 
 
 def report_data(result: SweepResult, command: str) -> ReportData:
@@ -35,10 +35,14 @@ def report_data(result: SweepResult, command: str) -> ReportData:
         runs={_run_title(name, one): one.events for name, one in result.variants.items()},
         speedup=result.verdict.speedup if kept_any else None,
         speedup_vs_stack=result.speedup_vs_stack,
-        attribution=result.attribution,
+        steps=step_frame(result),
+        explained=bool(result.attribution),
         kept_in_words=[*words, order_in_words(result.kept.candidate.order)] if kept_any else words,
         numbers=list(_numbers(result)),
         candidates=candidate_frame(result),
+        cap_bytes=cap_bytes(result),
+        axes=axes_frame(result),
+        recipes=list(_recipes(result)),
         method=list(_method(result)),
         software=result.device.software,
         reasons=[(one.candidate.key, one.reason or "passed") for one in result.verdict.considered],
@@ -73,6 +77,20 @@ def _numbers(result: SweepResult) -> Iterator[tuple[str, str, str]]:
 
 def _row(name: str, values: list[str]) -> tuple[str, str, str]:
     return name, values[0], values[1]
+
+
+def _recipes(result: SweepResult) -> Iterator[RecipeLine]:
+    for one in recipe_rows(result):
+        kept_over = "–" if one.kept_over is None else f"{one.kept_over:.3f}×"
+        predicted = "–" if one.failure else plain_ms(one.predicted_ns)
+        yield RecipeLine(one.name, one.split, predicted, kept_over, _whence(one, result.device.evidence), one.best)
+
+
+def _whence(one: RecipeRow, evidence: str) -> str:
+    """Where a recipe's ratio comes from, or why it has none."""
+    if one.failure:
+        return f"cannot run: {one.failure}"
+    return f"{one.basis}, {evidence}" if one.basis in (FINAL, RACE) else one.basis
 
 
 def _method(result: SweepResult) -> Iterator[str]:
@@ -115,43 +133,12 @@ def _simulated_method(result: SweepResult) -> Iterator[str]:
     yield "The stack is the fused attention with a recipe per layer, simulated likewise."
 
 
-def candidate_frame(result: SweepResult) -> pl.DataFrame:
-    """One row per candidate with the best time there is of it (columns: `analysis.figures.candidates`)."""
-    peaks = {one.candidate.key: one.peak_bytes for one in result.checked}
-    failures = {one.candidate.key: one.failure for one in result.checked if one.failure}
-    rows = []
-    for one in result.screened:
-        key = one.candidate.key
-        if one.failure:
-            continue
-        stage, times = _best_times(result, key)
-        interval = median_interval(times) if times else None
-        low, high = (interval.low, interval.high) if interval and interval.low > 0 else (None, None)
-        time_ns = interval.median if interval else float(one.predicted_ns)
-        name = "kept" if one.candidate == result.verdict.kept else "baseline" if one.candidate == BASELINE else stage
-        note = failures.get(key) or f"predicted {plain_ms(one.predicted_ns)}"
-        peak = peaks.get(key, one.peak_bytes)
-        rows.append((key, name, time_ns, low or time_ns, high or time_ns, peak, note))
-    columns = ["name", "stage", "time_ms", "low_ms", "high_ms", "peak_bytes", "note"]
-    frame = pl.DataFrame(rows, schema=columns, orient="row")
-    return frame.with_columns(pl.col("time_ms", "low_ms", "high_ms") / NS_PER_MS)
-
-
-def _best_times(result: SweepResult, key: str) -> tuple[str, list[int]]:
-    """Samples of the last stage that timed a candidate."""
-    for stage in (FINAL, RACE):
-        times = result.samples_ns(key, stage)
-        if times:
-            return stage, times
-    return "screen", []
-
-
 def scalar_rows(result: SweepResult) -> list[ScalarRow]:
     """One TensorBoard run per candidate that was timed as a whole."""
     rows = []
     peaks = {one.candidate.key: one for one in result.checked}
     for one in result.screened:
-        stage, times = _best_times(result, one.candidate.key)
+        stage, times = best_times(result, one.candidate.key)
         if not times:
             continue
         checked = peaks[one.candidate.key]

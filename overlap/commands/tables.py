@@ -9,6 +9,7 @@ from rich.table import Table
 
 from overlap.analysis.partition import Partition, partition
 from overlap.commands.look import OTHERS_ALONE, SHARES, new_table
+from overlap.commands.recipe_rows import recipe_rows
 from overlap.devices.base import Uncertainty
 from overlap.program import Engine
 from overlap.search.candidate import BASELINE
@@ -75,6 +76,23 @@ def sweep_tables(result: SweepResult) -> Iterable[Table]:
     table.add_row(error_label(evidence), *(f"{one.error:.1e}" for one in variants))
     yield table
     yield _gain_table(result)
+    if result.recipes:
+        yield _recipe_table(result)
+
+
+def _recipe_table(result: SweepResult) -> Table:
+    """The recipes of the field, the fastest first; the best is marked."""
+    title = f"recipes of the field, {result.device.evidence}"
+    table = new_table(title, "recipe", "split", "predicted", "kept over it", "from")
+    table.columns[1].overflow = "fold"
+    for one in recipe_rows(result):
+        name = f"{one.name} (best)" if one.best else one.name
+        if one.failure:
+            table.add_row(name, one.split, "cannot run", "", one.failure)
+            continue
+        kept_over = "" if one.kept_over is None else f"{one.kept_over:.3f}x"
+        table.add_row(name, one.split, plain_ms(one.predicted_ns), kept_over, one.basis)
+    return table
 
 
 def _gain_table(result: SweepResult) -> Table:

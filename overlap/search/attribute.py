@@ -23,15 +23,22 @@ from overlap.search.candidate import BASELINE, Candidate
 from overlap.search.journal import Journal
 from overlap.search.progress import Progress
 from overlap.search.race import Entrant, paired_ratios, race
+from overlap.split import violations
 from overlap.stats import median
+from overlap.workload import Workload
 
 STAGE = "attribution"
 FACTORS = ("tiling", "work", "order", "overlap")
 
 
-def chain(kept: Candidate) -> list[Candidate]:
-    """The candidates from the baseline to the kept one, one per run."""
-    tiled = replace(kept.split, masked_blocks="compute")
+def chain(kept: Candidate, workload: Workload) -> list[Candidate]:
+    """The candidates from the baseline to the kept one, one per run.
+
+    A split that cannot do without skipping, such as a fused attention in slices, has no run of its own for it: `work`
+    is 1, and what skipping saves is part of `tiling`.
+    """
+    computed = replace(kept.split, masked_blocks="compute")
+    tiled = kept.split if violations(computed, workload) else computed
     return [
         BASELINE,
         Candidate(tiled, "program", serial=True),
@@ -50,7 +57,7 @@ def attribute(
     """
     if kept == BASELINE:
         return {}
-    runs = chain(kept)
+    runs = chain(kept, bench.workload)
     entrants = {run.key: timer(bench, run) for run in runs}
     race(journal, STAGE, entrants, rounds, seed, progress)
     steps = [*zip(FACTORS, runs, runs[1:], strict=False), ("total", BASELINE, kept)]

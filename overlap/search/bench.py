@@ -18,7 +18,10 @@ from overlap.kernels.reference import reference, relative_errors
 from overlap.kernels.stock import run_stock
 from overlap.program import Program, check_order
 from overlap.search.candidate import Candidate
-from overlap.search.order import PROGRAM, find_order, op_times
+from overlap.search.config import PROGRAM, SEARCHED
+from overlap.search.journal import Journal
+from overlap.search.order import find_order, op_times
+from overlap.search.orders.problem import Problem
 from overlap.search.twin import twin
 from overlap.split import Split, canonical
 from overlap.workload import Workload
@@ -41,6 +44,10 @@ class Bench:
         self._seed = seed
         self._programs: dict[Split, Program] = {}
         self._runnables: dict[Candidate, Runnable] = {}
+        self._problems: dict[Split, Problem] = {}
+        self._told: dict[Split, list[int] | None] = {}
+        # Orders that were searched.
+        self.searched: dict[Split, list[int]] = {}
         self._stack_is_warm = False
 
     def program(self, split: Split) -> Program:
@@ -53,12 +60,38 @@ class Bench:
         """Ns per op of a split, from the kernel times known so far."""
         return op_times(self.program(split), self.kernel_ns)
 
+    def learn(self, split: Split, repeats: int, journal: Journal | None = None) -> None:
+        """Time the kernels of a split that are not known yet, unless the device tells times of ops itself."""
+        program = self.program(split)
+        if self._expected(split) is None:
+            fresh = self.device.op_times(program, repeats, known=self.kernel_ns)
+            if fresh and journal is not None:
+                journal.append("kernels", ns=fresh)
+            self.kernel_ns.update(fresh)
+
+    def problem(self, split: Split) -> Problem:
+        """What an order search needs to know of a split; its kernels must have been learnt."""
+        if split not in self._problems:
+            program, device = self.program(split), self.device
+            expected = self._expected(split)
+            times = self.times(split) if expected is None else expected
+            self._problems[split] = Problem.of(program, times, device.queue_rules, device.names(program))
+        return self._problems[split]
+
+    def _expected(self, split: Split) -> list[int] | None:
+        """Times of ops that the device tells itself."""
+        if split not in self._told:
+            self._told[split] = self.device.expected_times(self.program(split))
+        return self._told[split]
+
     def order(self, candidate: Candidate) -> list[int]:
         """The order of a candidate's ops."""
         program = self.program(candidate.split)
         if candidate.order == PROGRAM:
             return list(range(len(program.ops)))
-        return find_order(program, candidate.order, self.times(candidate.split))
+        if candidate.order == SEARCHED:
+            return self.searched[candidate.split]
+        return find_order(program, candidate.order, self.problem(candidate.split))
 
     def runnable(self, candidate: Candidate) -> Runnable:
         """A candidate ready to run; prepared once, warmed up once."""

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from overlap.analysis.bound import Bound, bound
+from overlap.analysis.bound import Bound
 from overlap.devices.base import Device, DeviceInfo, Uncertainty, require_memory
 from overlap.program import Program
 from overlap.search.bench import Bench
+from overlap.search.bounds import device_bound
 from overlap.search.candidate import Candidate
+from overlap.search.config import SEARCHED, SearchConfig
+from overlap.search.narrow import search_split
 from overlap.split import Split, canonical, check
 from overlap.stats import Interval, median_interval
 from overlap.workload import Workload
@@ -49,6 +52,8 @@ def run_profile(workload: Workload, split: Split, order: str, device: Device, re
     program = bench.program(candidate.split)
     require_memory(program, device.info)
     bench.kernel_ns.update(device.op_times(program, KERNEL_REPEATS))
+    if order == SEARCHED:
+        bench.searched[candidate.split] = search_split(bench, candidate.split, SearchConfig(), seed).order
     runnable = bench.runnable(candidate)
     times = runnable.time(repeats)
     op_ns = bench.times(candidate.split)
@@ -59,7 +64,7 @@ def run_profile(workload: Workload, split: Split, order: str, device: Device, re
         program=program,
         op_ns=op_ns,
         latency=median_interval(times),
-        bound=bound(program, op_ns, whole_ops=not device.info.cuts_ops),
+        bound=device_bound(device, program, op_ns),
         peak_bytes=runnable.peak_bytes,
         events=runnable.profile(),
         uncertainty=runnable.uncertainty(),

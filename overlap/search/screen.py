@@ -1,7 +1,9 @@
-"""Screening: rank every split by what its ops cost in isolation, before any whole program is timed.
+"""Screening: rank every split by what its ops cost, before any whole program is timed.
 
-Every distinct kernel is timed once, alone on its engine; splits share most of their kernels. The makespan of each order
-over these times predicts the time of a candidate up to what engines cost each other when they run side by side.
+On a device that can only measure, every distinct kernel is timed once, alone on its engine; splits share most of their
+kernels. A model of a device tells the times of ops itself. What the queues make of these times in the better of two
+orders, program order and the best list schedule, predicts the time of a split, up to what engines cost each other when
+they run side by side.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from typing import Any
 
 from overlap.devices.base import require_memory
 from overlap.errors import DeviceError, ProgramError
-from overlap.program import Program
 from overlap.search.bench import Bench
 from overlap.search.candidate import BASELINE, Candidate
+from overlap.search.config import PROGRAM
 from overlap.search.journal import Journal
-from overlap.search.order import find_order, makespan_ns
+from overlap.search.order import find_order
+from overlap.search.orders.evaluate import finish_ns
 from overlap.search.progress import Progress
 from overlap.split import Split
 
@@ -37,7 +40,7 @@ def screen(
     """Predict every split in its best order, the baseline first; what is in the journal is not measured again."""
     known = {record["split"]: record for record in journal.of_kind("screen")}
     found = []
-    wanted = [BASELINE.split, *splits]
+    wanted = list(dict.fromkeys([BASELINE.split, *splits]))
     with progress.stage("screening splits", sum(str(split) not in known for split in wanted)) as step:
         for split in wanted:
             old = known.get(str(split))
@@ -56,23 +59,14 @@ def _measure(bench: Bench, journal: Journal, split: Split, orders: Sequence[str]
         program = bench.program(split)
         require_memory(program, bench.device.info)
         peak_bytes = program.peak_bytes()
-        fresh = bench.device.op_times(program, repeats, known=bench.kernel_ns)
-        if fresh:
-            journal.append("kernels", ns=fresh)
-            bench.kernel_ns.update(fresh)
-        times = bench.times(split)
-        names = ["program"] if split == BASELINE.split else list(orders)
-        predicted = {name: _predict(bench, program, find_order(program, name, times), times) for name in names}
+        bench.learn(split, repeats, journal)
+        problem = bench.problem(split)
+        names = [PROGRAM] if split == BASELINE.split else list(orders)
+        predicted = {name: finish_ns(problem, find_order(program, name, problem)) for name in names}
     except (DeviceError, ProgramError) as error:
-        return _record(journal, split, "program", 0, 0, str(error))
-    best = min(predicted, key=lambda name: (predicted[name], name != "program"))
+        return _record(journal, split, PROGRAM, 0, 0, str(error))
+    best = min(predicted, key=lambda name: (predicted[name], name != PROGRAM))
     return _record(journal, split, best, predicted[best], peak_bytes, "")
-
-
-def _predict(bench: Bench, program: Program, order: Sequence[int], times: Sequence[int]) -> int:
-    """Time of a program: what the device says without running it, else the makespan of its ops' times."""
-    told = bench.device.predict_ns(program, order)
-    return makespan_ns(program, order, times) if told is None else told
 
 
 def _record(
@@ -83,8 +77,22 @@ def _record(
     )
 
 
-def shortlist(screened: Sequence[Screened], count: int) -> list[Candidate]:
-    """The `count` best predicted candidates, the simpler one first where predictions are equal; no baseline."""
+# Axes in which candidates of a short list differ first: the others change a time by little.
+SHAPING = ("chunks", "chunk_axis", "query_tile", "kv_tile", "fused_sdpa", "head_groups")
+
+
+def shortlist(screened: Sequence[Screened], count: int) -> list[Screened]:
+    """`count` of the best predicted candidates, no baseline: the best of each shape first, then the next best.
+
+    A prediction that is wrong for one shape is wrong for its neighbours, so a list of neighbours risks everything on
+    it. The simpler one comes first where predictions are equal.
+    """
     able = [one for one in screened if not one.failure and one.candidate != BASELINE]
     able.sort(key=lambda one: (one.predicted_ns, one.candidate.split.complexity, one.candidate.key))
-    return [one.candidate for one in able[:count]]
+    first: dict[tuple[object, ...], Screened] = {}
+    for one in able:
+        first.setdefault(tuple(getattr(one.candidate.split, axis) for axis in SHAPING), one)
+    # Half of the list for the sake of difference, half by prediction alone.
+    chosen = dict.fromkeys([*able[:1], *list(first.values())[: (count + 1) // 2], *able])
+    found = list(chosen)[:count]
+    return sorted(found, key=able.index)

@@ -8,27 +8,39 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 import polars as pl
 
 from overlap import __version__
-from overlap.analysis.bound import Bound, bound, gap
+from overlap.analysis.bound import Bound, gap
 from overlap.devices.base import Device, DeviceInfo, require_memory
-from overlap.errors import SplitError
 from overlap.files import write_atomic
 from overlap.search.attribute import attribute, timer
 from overlap.search.bench import Bench, stack_split
-from overlap.search.candidate import BASELINE, Candidate, Rejected, enumerate_space, with_fused
+from overlap.search.bounds import device_bound
+from overlap.search.candidate import (
+    BASELINE,
+    Candidate,
+    Rejected,
+    enumerate_space,
+    few_enough,
+    require_some,
+    with_fused,
+)
 from overlap.search.check import Checked, check, require_sound
-from overlap.search.config import SearchConfig, SpaceConfig
+from overlap.search.config import SEARCHED, SearchConfig, SpaceConfig
 from overlap.search.decide import FINAL, Verdict, decide
+from overlap.search.identity import code_hash
 from overlap.search.journal import Journal
+from overlap.search.narrow import Narrowed, narrow
 from overlap.search.progress import Progress
 from overlap.search.race import STACK, Entrant, failure_of, hopeless, race, speedup, times_of
+from overlap.search.recipes import recipe_candidates
 from overlap.search.screen import Screened, screen, shortlist
+from overlap.split import Split
 from overlap.stats import Interval, median, median_interval
 from overlap.workload import Workload
 
@@ -68,6 +80,7 @@ class SweepResult:
     speedup_vs_stack: Interval | None
     attribution: Mapping[str, float]
     screened: Sequence[Screened]
+    recipes: Mapping[str, Screened]
     rejected: Sequence[Rejected]
     checked: Sequence[Checked]
     records: Sequence[Mapping[str, object]]
@@ -95,8 +108,11 @@ def run_sweep(
     search: SearchConfig,
     run_dir: Path,
     progress: Progress,
+    seeds: Sequence[Split] = (),
 ) -> SweepResult:
     """Sweep `workload` on `device`, keeping every sample under `run_dir`.
+
+    `seeds` are splits to try beside those of the space, such as the ones that were kept for a neighbouring bucket.
 
     Raises:
         MemoryLimitError: the baseline cannot fit.
@@ -112,13 +128,14 @@ def run_sweep(
         require_memory(program, device.info)
         if journal.resumed:
             progress.say(f"going on with the sweep in {run_dir}: {len(journal.records)} records are there")
-        return _Sweep(bench, journal, space, search, run_dir, progress).run()
+        return _Sweep(bench, journal, space, search, run_dir, progress, seeds).run()
 
 
 def identity(workload: Workload, device: Device, space: SpaceConfig, search: SearchConfig) -> dict[str, object]:
     """What must be the same for a journal to be gone on with."""
     return {
         "version": __version__,
+        "code": code_hash(),
         "workload": asdict(workload),
         "device": {"kind": device.info.kind, "name": device.info.name, "software": dict(device.info.software)},
         "space": asdict(space),
@@ -137,7 +154,9 @@ class _Sweep:
         search: SearchConfig,
         run_dir: Path,
         progress: Progress,
+        seeds: Sequence[Split] = (),
     ) -> None:
+        self._seeds = seeds
         self._bench = bench
         self._journal = journal
         self._space = space
@@ -149,15 +168,22 @@ class _Sweep:
         """All steps, in order."""
         search, bench, journal, progress = self._search, self._bench, self._journal, self._progress
         splits, rejected = enumerate_space(self._space, bench.workload)
-        if not splits and rejected:
-            raise SplitError(f"no split of the space can run: {rejected[0].reason}", f"workload: {bench.workload}")
+        splits, large = few_enough(splits, bench.workload, search.most_ops)
+        rejected += large
+        require_some(splits, rejected, bench.workload)
         if bench.device.info.fused_stack and bench.workload.bucket.phase == "prefill":
             splits = with_fused(splits, bench.workload)
-        screened = screen(bench, journal, splits, search.orders, search.screen_repeats, progress)
-        checked = check(bench, journal, shortlist(screened, search.race_candidates), progress)
+        recipes = recipe_candidates(self._space, bench.workload, bench.device.info.fused_stack)
+        named = [one.split for candidates in recipes.values() for one in candidates]
+        quick = [name for name in search.orders if name != SEARCHED]
+        screened = screen(bench, journal, [*self._seeds, *splits, *named], quick, search.screen_repeats, progress)
+        narrowed = narrow(bench, journal, screened, recipes, search, progress)
+        chosen = self._chosen(narrowed)
+        checked = check(bench, journal, chosen, progress)
         require_sound(checked[0])
+        checked = [checked[0], *(self._within_cap(one) for one in checked[1:])]
         sound = [one for one in checked[1:] if not one.failure]
-        finalists = self._race(sound)
+        finalists = self._race(sound, narrowed)
         self._final(finalists)
         verdict = decide(journal, finalists, search.confidence, search.margin, self._modelled)
         factors = attribute(bench, journal, verdict.kept, search.attribution_rounds, search.seed, progress)
@@ -174,7 +200,8 @@ class _Sweep:
             stack=median_interval(stack, search.confidence) if stack else None,
             speedup_vs_stack=self._over_stack(verdict.kept),
             attribution=factors,
-            screened=screened,
+            screened=narrowed.candidates,
+            recipes=narrowed.recipes,
             rejected=rejected,
             checked=checked,
             records=journal.records,
@@ -182,8 +209,25 @@ class _Sweep:
             sessions=len({record["session"] for record in journal.of_kind("sample")}),
         )
 
-    def _race(self, sound: Sequence[Checked]) -> list[Checked]:
-        """Race the short list; drop what cannot win; the finalists."""
+    def _chosen(self, narrowed: Narrowed) -> list[Candidate]:
+        """What is raced: a short list, and the best recipe of the field, whatever the list thinks of it."""
+        chosen = [one.candidate for one in shortlist(narrowed.candidates, self._search.race_candidates)]
+        pinned = self._pinned(narrowed)
+        return chosen if pinned is None or pinned in chosen else [*chosen, pinned]
+
+    def _pinned(self, narrowed: Narrowed) -> Candidate | None:
+        best = narrowed.best_recipe
+        return None if best is None or best[1].candidate == BASELINE else best[1].candidate
+
+    def _within_cap(self, one: Checked) -> Checked:
+        """Fail what needs more memory than the user allows."""
+        cap = self._search.memory_cap_bytes
+        if one.failure or cap is None or one.peak_bytes <= cap:
+            return one
+        return replace(one, failure=f"needs {one.peak_bytes / 2**30:.3g} GiB beside the inputs, above the cap")
+
+    def _race(self, sound: Sequence[Checked], narrowed: Narrowed) -> list[Checked]:
+        """Race the short list; drop what cannot win; the finalists, the best recipe among them."""
         search, journal = self._search, self._journal
         names = [one.candidate.key for one in sound]
         dropped: dict[int, set[str]] = {}
@@ -198,7 +242,10 @@ class _Sweep:
         speeds = {name: speedup(journal, RACE, BASELINE.key, name, search.confidence) for name in names}
         able = [(speed.median, one) for one in sound if (speed := speeds[one.candidate.key])]
         able.sort(key=lambda pair: -pair[0])
-        return [one for _, one in able if not failure_of(journal, RACE, one.candidate.key)][: search.finalists]
+        ranked = [one for _, one in able if not failure_of(journal, RACE, one.candidate.key)]
+        pinned = self._pinned(narrowed)
+        rest = [one for one in ranked[search.finalists :] if one.candidate == pinned]
+        return [*ranked[: search.finalists - len(rest)], *rest]
 
     def _final(self, finalists: Sequence[Checked]) -> None:
         """Re-time the finalists, the baseline and the stack with samples of their own."""
@@ -244,12 +291,14 @@ class _Sweep:
 
     def _bound(self, candidate: Candidate) -> Bound:
         """Bound from op times taken in isolation, anew and with more repeats than in the screening."""
-        record = next((r for r in self._journal.of_kind("bound") if r["entrant"] == candidate.key), None)
         program = self._bench.program(candidate.split)
+        if self._bench.device.least_times(program) is not None:
+            return device_bound(self._bench.device, program, {})
+        record = next((r for r in self._journal.of_kind("bound") if r["entrant"] == candidate.key), None)
         if record is None:
             fresh = self._bench.device.op_times(program, BOUND_REPEATS)
             record = self._journal.append("bound", entrant=candidate.key, ns=fresh)
-        return bound(program, record["ns"], whole_ops=not self._bench.device.info.cuts_ops)
+        return device_bound(self._bench.device, program, record["ns"])
 
     def _profile(self, name: str, candidate: Candidate) -> pl.DataFrame:
         """The event table of a typical run: of three profiles the one of median length."""

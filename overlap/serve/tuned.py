@@ -9,6 +9,8 @@ Times are µs. Every entry names its evidence.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import msgspec
 from overlap.errors import RunDirError
 from overlap.files import write_atomic
 from overlap.stats import Interval
+from overlap.workload import PHASES
 
 SCHEMA = "overlap.tuned/1"
 
@@ -83,6 +86,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     samples: int
     trace: str
 
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Where the entry stands in a file: prefill before decode, then by batch, query and context."""
+        bucket = self.bucket
+        phase = str(bucket.get("phase", ""))
+        at = PHASES.index(phase) if phase in PHASES else len(PHASES)
+        return (at, phase, *(int(bucket.get(name, 0)) for name in ("batch", "query", "context")))
+
+    def under(self, folder: str) -> Entry:
+        """The entry as seen from a folder that holds `folder`."""
+        return msgspec.structs.replace(self, trace=f"{folder}/{self.trace}")
+
 
 class TunedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the entries were measured on."""
@@ -94,7 +109,7 @@ class TunedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Tuned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file."""
+    """The whole file; every bucket has one entry."""
 
     schema: str = SCHEMA
     model: dict[str, Any]
@@ -102,6 +117,10 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     window_layers: int
     device: TunedDevice
     entries: list[Entry]
+
+    def with_entries(self, entries: Iterable[Entry]) -> Tuned:
+        """The same file with other entries, sorted by bucket."""
+        return msgspec.structs.replace(self, entries=sorted(entries, key=lambda entry: entry.place))
 
 
 def save(tuned: Tuned, path: Path) -> None:
@@ -117,7 +136,8 @@ def load(path: Path) -> Tuned:
     """Read and check a file.
 
     Raises:
-        RunDirError: it is not there, or not a tuned config of this schema; names the field that is wrong.
+        RunDirError: it is not there, not a tuned config of this schema, or has two entries for a bucket; names the
+            field or the bucket that is wrong.
     """
     try:
         tuned = msgspec.yaml.decode(path.read_bytes(), type=Tuned)
@@ -127,4 +147,10 @@ def load(path: Path) -> Tuned:
         raise RunDirError(f"{path} is not a tuned config: {error}", "write it with `overlap sweep`") from error
     if tuned.schema != SCHEMA:
         raise RunDirError(f"{path} has schema {tuned.schema!r}", f"this version reads {SCHEMA}")
+    seen: set[str] = set()
+    for entry in tuned.entries:
+        bucket = json.dumps(entry.bucket, sort_keys=True, default=str)
+        if bucket in seen:
+            raise RunDirError(f"{path} has two entries for the bucket {bucket}", "remove the one that is wrong")
+        seen.add(bucket)
     return tuned

@@ -54,7 +54,8 @@ def attention_of(kernel: Kernel, fast: bool = False) -> FusedAttention:
     call = kernel.work[0]
     query, key = call.given[0], call.given[1]
     batch, kv_heads, tokens, group, head_dim = query.size
-    causal = bool(kernel.calls[0].args[4])
+    # A partial attention has no causal mode.
+    causal = len(kernel.calls[0].args) > 4 and bool(kernel.calls[0].args[4])
     return FusedAttention(
         batch * kv_heads * group,
         tokens,
