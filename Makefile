@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -rf $(VENV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv $(SITE) $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable '.[tensorboard,joblib,slurm,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable '.[tensorboard,joblib,slurm,optuna,dev]'
 	@touch $@
 
 lint: $(STAMP) types

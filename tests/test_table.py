@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
@@ -20,13 +21,14 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from overlap.buckets import LIGHT, bucket_order
 from overlap.commands import table_job
 from overlap.commands.collect_files import find_all, merge
 from overlap.commands.table_files import bucket_frame, tuned_of, write_table
 from overlap.commands.table_job import Shared
-from overlap.commands.table_print import summary, table_tables
+from overlap.commands.table_print import summary, table_tables, times
 from overlap.commands.table_run import Table, run_table
 from overlap.devices.config import DeviceConfig
 from overlap.errors import ConfigError, MemoryLimitError, RunDirError
@@ -223,6 +225,21 @@ def test_what_is_printed_and_drawn(done: Table) -> None:
     assert summary(done).startswith("6 buckets: ")
     (table,) = table_tables(done)
     assert table.row_count == len(SIX)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_bucket_is_one_line_and_only_what_is_kept_is_cut_off(done: Table, width: int) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    (table,) = table_tables(done)
+    console.print(table)
+    lines = console.export_text().splitlines()
+    for row in done.rows:
+        assert row.entry is not None
+        (line,) = [one for one in lines if one.split()[:2] == str(row.bucket).split()]
+        assert times(row.entry.speedup) in line
+        kept = "the baseline stays" if row.entry.pass_through else f"{Split(**row.entry.split)} | {row.entry.order}"
+        assert kept[:8] in line
+        assert (kept in line) or (width == 80 and "…" in line)
 
 
 def test_another_list_of_buckets_is_another_table(done: Table) -> None:

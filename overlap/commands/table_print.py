@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from overlap.commands.look import new_table
 from overlap.commands.table_page import geometric_mean
@@ -24,15 +25,17 @@ def table_tables(table: Table) -> Iterator[RichTable]:
     title = f"{shared.workload.model.name}, {shared.workload.window_layers} layers on {table.device.name}"
     columns = ("bucket", "time", "speed-up", "over stack", "kept")
     found = new_table(escape(f"{title}, {table.device.evidence}"), *columns)
-    for column in found.columns:
+    # One line per bucket: on a narrow terminal the kept split is cut off, and only that; it is in the report.
+    for column in found.columns[:-1]:
         column.no_wrap = True
-    # One line per bucket: what does not fit is in the report.
-    found.columns[-1].justify, found.columns[-1].overflow = "left", "ellipsis"
+    found.columns[-1].justify = "left"
     for entry in table.entries[:MOST_ROWS]:
         kept = "the baseline stays" if entry.pass_through else f"{Split(**entry.split)} | {entry.order}"
         time = f"{entry.latency_us.median / 1e3:.4g} ms"
         over = f"{entry.speedup_vs_stack.median:.3f}x" if entry.speedup_vs_stack else NOTHING
-        found.add_row(_name(entry.bucket), time, times(entry.speedup), over, escape(kept))
+        found.add_row(
+            _name(entry.bucket), time, times(entry.speedup), over, Text(kept, no_wrap=True, overflow="ellipsis")
+        )
     yield found
     if table.failed:
         left_out = new_table("not swept", "bucket", "why")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from overlap.errors import DeviceError, ProgramError
 from overlap.search.bench import Bench
@@ -150,7 +151,7 @@ def searchable(split: Split, bench: Bench) -> Split:
     return canonical(replace(split, lag=0), bench.workload)
 
 
-def _search_one(bench: Bench, journal: Journal, split: Split, search: SearchConfig, seed: int) -> dict[str, object]:
+def _search_one(bench: Bench, journal: Journal, split: Split, search: SearchConfig, seed: int) -> dict[str, Any]:
     bench.learn(split, search.screen_repeats, journal)
     found = search_split(bench, split, search, seed)
     return journal.append(

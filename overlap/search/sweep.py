@@ -245,7 +245,7 @@ class _Sweep:
         ranked = [one for _, one in able if not failure_of(journal, RACE, one.candidate.key)]
         pinned = self._pinned(narrowed)
         rest = [one for one in ranked[search.finalists :] if one.candidate == pinned]
-        return [*ranked[: search.finalists - len(rest)], *rest]
+        return [*ranked[: max(1, search.finalists - len(rest))], *rest]
 
     def _final(self, finalists: Sequence[Checked]) -> None:
         """Re-time the finalists, the baseline and the stack with samples of their own."""
