@@ -76,6 +76,7 @@ def cell(job: tuple[str, str, str, dict[str, float]]) -> Row:
     """Search one cell."""
     import torch
     from hydra import compose, initialize_config_module
+    from rich.console import Console
 
     from overlap.app.config import SweepRoot, from_config
     from overlap.app.launch import register
@@ -86,11 +87,12 @@ def cell(job: tuple[str, str, str, dict[str, float]]) -> Row:
     from overlap.search.candidate import BASELINE, enumerate_space, few_enough
     from overlap.search.journal import Journal
     from overlap.search.narrow import narrow
+    from overlap.search.progress import Progress
     from overlap.search.recipes import recipe_candidates
     from overlap.search.screen import screen
-    from tests.sweeps import Silent
 
     torch.set_num_threads(1)
+    quiet = Progress(Console(quiet=True))
     chip, model, bucket, effort = job
     name, cards = MODELS[model]
     phase, batch, query, context = BUCKETS[bucket]
@@ -110,8 +112,8 @@ def cell(job: tuple[str, str, str, dict[str, float]]) -> Row:
         splits, _ = few_enough(enumerate_space(root.space, workload)[0], workload, root.search.most_ops)
         recipes = recipe_candidates(root.space, workload, True)
         named = [one.split for candidates in recipes.values() for one in candidates]
-        screened = screen(bench, journal, [*splits, *named], ["program", "list"], 1, Silent())
-        narrowed = narrow(bench, journal, screened, recipes, root.search, Silent())
+        screened = screen(bench, journal, [*splits, *named], ["program", "list"], 1, quiet)
+        narrowed = narrow(bench, journal, screened, recipes, root.search, quiet)
         best = min((one for one in narrowed.candidates[1:60] if not one.failure), key=lambda one: one.predicted_ns)
         known = {one.candidate: one.predicted_ns for one in narrowed.candidates}
         recipe, stood = narrowed.best_recipe
@@ -146,8 +148,11 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=4)
     parser.add_argument("--trials", type=int, default=4000)
     parser.add_argument("--refinements", type=int, default=600)
+    parser.add_argument("--seconds", type=float, default=25.0, help="per split")
+    parser.add_argument("--most-ops", type=int, default=900)
     chosen = parser.parse_args()
     effort = {"search_splits": chosen.splits, "order_trials": chosen.trials, "order_refinements": chosen.refinements}
+    effort |= {"order_seconds": chosen.seconds, "most_ops": chosen.most_ops}
     jobs = [
         (device, model, bucket, effort)
         for device in chosen.devices.split(",")

@@ -100,6 +100,7 @@ def _gain_table(result: SweepResult) -> Table:
         table = new_table("no split was faster for sure; the baseline stays", "candidate", "why not")
         for one in result.verdict.considered:
             table.add_row(one.candidate.key, one.reason)
+        table.add_row("the baseline", result.verdict.reason.partition(";")[0] if result.verdict.considered else "")
         if result.stack is not None:
             table.add_row("the stack, for comparison", milliseconds(result.stack))
         return table

@@ -16,6 +16,7 @@ import polars as pl
 
 from overlap import __version__
 from overlap.analysis.bound import Bound, gap
+from overlap.analysis.partition import partition
 from overlap.devices.base import Device, DeviceInfo, require_memory
 from overlap.files import write_atomic
 from overlap.search.attribute import attribute, timer
@@ -25,6 +26,7 @@ from overlap.search.candidate import (
     BASELINE,
     Candidate,
     Rejected,
+    about_ops,
     enumerate_space,
     few_enough,
     require_some,
@@ -48,6 +50,8 @@ RACE = "race"
 # Runs that are profiled per variant; the one of median length is kept.
 PROFILES = 3
 BOUND_REPEATS = 5
+# Share of the window up to which TPC time without the MME counts as hidden.
+HIDDEN = 0.03
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,15 @@ def identity(workload: Workload, device: Device, space: SpaceConfig, search: Sea
     }
 
 
+def hidden_already(events: pl.DataFrame) -> list[str]:
+    """Says that there is nothing to gain, where a run leaves next to no vector work beside which the MME idles."""
+    found = partition(events)
+    exposed = found.fraction(found.exposed_tpc_ns)
+    if not found.busy_ns("TPC") or exposed > HIDDEN:
+        return []
+    return [f"the vector work is hidden already: TPC alone {exposed:.1%} of the time"]
+
+
 class _Sweep:
     """The steps of one sweep."""
 
@@ -167,16 +180,10 @@ class _Sweep:
     def run(self) -> SweepResult:
         """All steps, in order."""
         search, bench, journal, progress = self._search, self._bench, self._journal, self._progress
-        splits, rejected = enumerate_space(self._space, bench.workload)
-        splits, large = few_enough(splits, bench.workload, search.most_ops)
-        rejected += large
-        require_some(splits, rejected, bench.workload)
-        if bench.device.info.fused_stack and bench.workload.bucket.phase == "prefill":
-            splits = with_fused(splits, bench.workload)
-        recipes = recipe_candidates(self._space, bench.workload, bench.device.info.fused_stack)
+        splits, recipes, rejected = self._pool()
         named = [one.split for candidates in recipes.values() for one in candidates]
         quick = [name for name in search.orders if name != SEARCHED]
-        screened = screen(bench, journal, [*self._seeds, *splits, *named], quick, search.screen_repeats, progress)
+        screened = screen(bench, journal, [*splits, *named], quick, search.screen_repeats, progress)
         narrowed = narrow(bench, journal, screened, recipes, search, progress)
         chosen = self._chosen(narrowed)
         checked = check(bench, journal, chosen, progress)
@@ -190,6 +197,8 @@ class _Sweep:
         by_candidate = {one.candidate: one for one in checked}
         baseline = self._variant("baseline", by_candidate[BASELINE])
         kept = baseline if verdict.kept == BASELINE else self._variant("kept", by_candidate[verdict.kept])
+        if kept is baseline:
+            verdict = replace(verdict, reason="; ".join([*hidden_already(baseline.events), verdict.reason]))
         stack = times_of(journal, FINAL, STACK)
         return SweepResult(
             workload=bench.workload,
@@ -208,6 +217,21 @@ class _Sweep:
             kept_order=[bench.program(kept.candidate.split).ops[op].name for op in bench.order(kept.candidate)],
             sessions=len({record["session"] for record in journal.of_kind("sample")}),
         )
+
+    def _pool(self) -> tuple[list[Split], Mapping[str, list[Candidate]], list[Rejected]]:
+        """Splits of the space and of the neighbours, the recipes of the field, and what cannot be looked at."""
+        workload, info, most_ops = self._bench.workload, self._bench.device.info, self._search.most_ops
+        splits, rejected = enumerate_space(self._space, workload)
+        splits, large = few_enough(splits, workload, most_ops)
+        rejected += large
+        require_some(splits, rejected, workload)
+        if info.fused_stack and workload.bucket.phase == "prefill":
+            splits = with_fused(splits, workload)
+        recipes = {
+            name: [one for one in candidates if about_ops(one.split, workload) <= most_ops]
+            for name, candidates in recipe_candidates(self._space, workload, info.fused_stack).items()
+        }
+        return [*self._seeds, *splits], {name: found for name, found in recipes.items() if found}, rejected
 
     def _chosen(self, narrowed: Narrowed) -> list[Candidate]:
         """What is raced: a short list, and the best recipe of the field, whatever the list thinks of it."""
@@ -242,7 +266,9 @@ class _Sweep:
         speeds = {name: speedup(journal, RACE, BASELINE.key, name, search.confidence) for name in names}
         able = [(speed.median, one) for one in sound if (speed := speeds[one.candidate.key])]
         able.sort(key=lambda pair: -pair[0])
+        out = hopeless(journal, RACE, BASELINE.key, names, search.confidence)
         ranked = [one for _, one in able if not failure_of(journal, RACE, one.candidate.key)]
+        ranked = [one for one in ranked if one.candidate.key not in out or one.candidate == self._pinned(narrowed)]
         pinned = self._pinned(narrowed)
         rest = [one for one in ranked[search.finalists :] if one.candidate == pinned]
         return [*ranked[: max(1, search.finalists - len(rest))], *rest]

@@ -21,7 +21,7 @@ from overlap.devices.gaudi.machine import MODEL, VERSION, Machine
 from overlap.devices.gaudi.modes import least_launches
 from overlap.devices.gaudi.plan import Plan, compile_program
 from overlap.devices.gaudi.report import UNKNOWN_SHARE, events, unknown_times
-from overlap.devices.gaudi.sensitivity import quotient_interval, uncertainty
+from overlap.devices.gaudi.sensitivity import Variation, Varied, quotient_interval, uncertainty, variations, vary
 from overlap.devices.gaudi.settings import GaudiConfig
 from overlap.devices.gaudi.simulate import Run, rates_of
 from overlap.devices.gaudi.units import renamed
@@ -127,8 +127,12 @@ class GaudiDevice:
         """Speed-up of one runnable over another, over the constants that nobody knows exactly."""
         assert isinstance(before, GaudiRunnable)
         assert isinstance(after, GaudiRunnable)
-        first, second = before, after
-        return quotient_interval(lambda costs: first.time_with(costs) / second.time_with(costs), self.constants)
+        return quotient_interval(before.varied, after.varied)
+
+    @cached_property
+    def variations(self) -> list[Variation]:
+        """Machines that differ from this one in one uncertain constant."""
+        return variations(self.constants)
 
     def close(self) -> None:
         """Nothing to release."""
@@ -195,7 +199,12 @@ class GaudiRunnable:
         """How far the time moves with the constants that nobody knows exactly; None where that would take long."""
         if len(self.plan.nodes) > MOST_NODES:
             return None
-        return uncertainty(self.time_with, self._device.constants)
+        return uncertainty(self.varied, self._device.variations)
+
+    @cached_property
+    def varied(self) -> Varied:
+        """The time over all that nobody knows exactly."""
+        return vary(self.time_with, self._device.costs, self._device.variations)
 
     def time_with(self, costs: Costs) -> float:
         """The time on a machine with other constants, ns."""

@@ -6,8 +6,9 @@ simulated anew. Deviations of independent constants are added in squares, those 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import sqrt
+from typing import NamedTuple
 
 from overlap.devices.base import Effect, Uncertainty
 from overlap.devices.gaudi.constants import Constants
@@ -15,26 +16,62 @@ from overlap.devices.gaudi.kernels import Costs
 from overlap.devices.gaudi.machine import Machine
 from overlap.stats import Interval
 
-# A value of the model, from the costs of a machine.
+# A time by the model, in ns, from the costs of a machine.
 Question = Callable[[Costs], float]
 
 
-def uncertainty(time_ns: Question, constants: Constants) -> Uncertainty:
+class Variation(NamedTuple):
+    """One uncertain constant, and the costs of machines that have it at its low and at its high end."""
+
+    name: str
+    source: str
+    low: Costs
+    high: Costs
+
+
+class Varied(NamedTuple):
+    """A time as the constants are, and with each uncertain one at its low and at its high end."""
+
+    base: float
+    ends: tuple[tuple[float, float], ...]
+
+
+def variations(constants: Constants) -> list[Variation]:
+    """Every uncertain constant. The costs remember the kernels that they were asked for: make them once."""
+    found = []
+    for name, entry in constants.entries.items():
+        if entry.low is None or entry.high is None:
+            continue
+        # A count stays a whole number.
+        whole = isinstance(entry.value, int)
+        ends = (round(end) if whole else end for end in (entry.low, entry.high))
+        low, high = (Costs(Machine.of(constants.replaced({name: end}))) for end in ends)
+        found.append(Variation(name, entry.source, low, high))
+    return found
+
+
+def vary(time_ns: Question, costs: Costs, around: Sequence[Variation]) -> Varied:
     """Ask for a time as the constants are, and twice for every uncertain one."""
-    base = round(time_ns(_costs(constants)))
+    return Varied(time_ns(costs), tuple((time_ns(one.low), time_ns(one.high)) for one in around))
+
+
+def uncertainty(varied: Varied, around: Sequence[Variation]) -> Uncertainty:
+    """A time with its interval, and what each constant does to it."""
+    base = round(varied.base)
     effects = [
-        Effect(name, round(time_ns(_costs(low))), round(time_ns(_costs(high))), constants.entries[name].source)
-        for name, low, high in _variations(constants)
+        Effect(one.name, round(low), round(high), one.source)
+        for one, (low, high) in zip(around, varied.ends, strict=True)
     ]
     effects.sort(key=lambda one: -max(abs(one.at_low_ns - base), abs(one.at_high_ns - base)))
     low_ns, high_ns = spread(base, [(one.at_low_ns, one.at_high_ns) for one in effects])
     return Uncertainty(base, low_ns, high_ns, tuple(effects))
 
 
-def quotient_interval(quotient: Question, constants: Constants) -> Interval:
+def quotient_interval(over: Varied, under: Varied) -> Interval:
     """The interval of a quotient of two times under the same constants."""
-    base = quotient(_costs(constants))
-    ends = [(quotient(_costs(low)), quotient(_costs(high))) for _, low, high in _variations(constants)]
+    base = over.base / under.base
+    pairs = zip(over.ends, under.ends, strict=True)
+    ends = [(one[0] / other[0], one[1] / other[1]) for one, other in pairs]
     low_end, high_end = spread(base, ends)
     return Interval(base, low_end, high_end, 1 + 2 * len(ends))
 
@@ -44,18 +81,3 @@ def spread(base: float, ends: Sequence[tuple[float, float]]) -> tuple[float, flo
     below = sqrt(sum(min(0.0, low - base, high - base) ** 2 for low, high in ends))
     above = sqrt(sum(max(0.0, low - base, high - base) ** 2 for low, high in ends))
     return base - below, base + above
-
-
-def _costs(constants: Constants) -> Costs:
-    return Costs(Machine.of(constants))
-
-
-def _variations(constants: Constants) -> Iterator[tuple[str, Constants, Constants]]:
-    """Uncertain constants, and all constants with that one at its low and at its high end."""
-    for name, entry in constants.entries.items():
-        if entry.low is None or entry.high is None:
-            continue
-        # A count stays a whole number.
-        whole = isinstance(entry.value, int)
-        low, high = (round(end) if whole else end for end in (entry.low, entry.high))
-        yield name, constants.replaced({name: low}), constants.replaced({name: high})
