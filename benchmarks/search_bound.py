@@ -59,7 +59,7 @@ class Row:
             self.device,
             self.model,
             self.bucket,
-            f"{self.baseline_ns / 1e3:.0f}",
+            f"{self.baseline_ns / 1e3:.0f}" if self.baseline_ns else "does not fit",
             f"{self.stack_ns / 1e3:.0f}",
             f"{self.recipe_ns / 1e3:.0f} {self.recipe}",
             f"{self.time_ns / 1e3:.0f}",
@@ -117,7 +117,7 @@ def cell(job: tuple[str, str, str, dict[str, float]]) -> Row:
         best = min((one for one in narrowed.candidates[1:60] if not one.failure), key=lambda one: one.predicted_ns)
         known = {one.candidate: one.predicted_ns for one in narrowed.candidates}
         recipe, stood = narrowed.best_recipe
-        if known[BASELINE] <= best.predicted_ns:
+        if 0 < known[BASELINE] <= best.predicted_ns:
             best = narrowed.candidates[0]
         bound = device_bound(device, bench.program(best.candidate.split), {})
         stack = bench.program(stack_split(workload))

@@ -148,7 +148,7 @@ def _searched(
 
 def searchable(split: Split, bench: Bench) -> Split:
     """`split` without what only its program order depends on."""
-    return canonical(replace(split, lag=0), bench.workload)
+    return canonical(replace(split, lag=0, turn="stage"), bench.workload)
 
 
 def _search_one(bench: Bench, journal: Journal, split: Split, search: SearchConfig, seed: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ they run side by side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from overlap.devices.base import require_memory
@@ -77,6 +77,11 @@ def _record(
     )
 
 
+def _work(split: Split) -> Split:
+    """`split` without what only its program order depends on."""
+    return replace(split, lag=0, turn="stage")
+
+
 # Axes in which candidates of a short list differ first: the others change a time by little.
 SHAPING = ("chunks", "chunk_axis", "query_tile", "kv_tile", "fused_sdpa", "head_groups")
 
@@ -89,6 +94,8 @@ def shortlist(screened: Sequence[Screened], count: int) -> list[Screened]:
     """
     able = [one for one in screened if not one.failure and one.candidate != BASELINE]
     able.sort(key=lambda one: (one.predicted_ns, one.candidate.split.complexity, one.candidate.key))
+    # The same work in the same time: two names of one run, such as a list order that a search could not beat.
+    able = list({(one.predicted_ns, _work(one.candidate.split)): one for one in reversed(able)}.values())[::-1]
     first: dict[tuple[object, ...], Screened] = {}
     for one in able:
         first.setdefault(tuple(getattr(one.candidate.split, axis) for axis in SHAPING), one)
