@@ -7,8 +7,8 @@ change as it likes. Both know signals, fences and launches.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
+from heapq import heappop, heappush
 
 from overlap.search.orders.problem import ENGINES, NETWORK, Problem
 
@@ -50,67 +50,59 @@ def decode(problem: Problem, priorities: Sequence[float]) -> list[int]:
     members: dict[int, list[int]] = {}
     for op, graph in enumerate(problem.graphs):
         members.setdefault(graph, []).append(op)
-    return [op for graph in sorted(members) for op in _Decoder(problem, priorities, members[graph]).run()]
+    return [op for graph in sorted(members) for op in _schedule(problem, priorities, members[graph])]
 
 
-class _Decoder:
-    """List scheduling of the ops of one graph."""
+def _schedule(problem: Problem, priorities: Sequence[float], members: Sequence[int]) -> list[int]:
+    """Ops of one graph in the order in which they start.
 
-    def __init__(self, problem: Problem, priorities: Sequence[float], members: Sequence[int]) -> None:
-        self._problem = problem
-        self._priorities = priorities
-        graphs = problem.graphs
-        self._missing = {op: sum(graphs[one] == graphs[op] for one, _ in problem.before[op]) for op in members}
-        self._ready: list[list[tuple[float, int]]] = [[] for _ in QUEUES]
-        for op in members:
-            if not self._missing[op]:
-                heapq.heappush(self._ready[problem.queues[op]], (priorities[op], op))
-        self._earliest = dict.fromkeys(members, 0)
-        self._waking: list[tuple[int, int]] = []
-        self._free = [0] * len(ENGINES)
-        self._launched = self._fence = problem.first_launch_ns
-
-    def run(self) -> list[int]:
-        """Ops in the order in which they start."""
-        ready, free, waking = self._ready, self._free, self._waking
-        queues, priorities = self._problem.queues, self._priorities
-        order: list[int] = []
-        now, total = 0, len(self._missing)
-        while len(order) < total:
-            for queue in QUEUES:
-                while ready[queue] and free[queue] <= now and self._gate(queue) <= now:
-                    op = heapq.heappop(ready[queue])[1]
-                    order.append(op)
-                    self._start(op, queue, now)
-            now = self._next(now)
-            while waking and waking[0][0] <= now:
-                op = heapq.heappop(waking)[1]
-                heapq.heappush(ready[queues[op]], (priorities[op], op))
-        return order
-
-    def _gate(self, queue: int) -> int:
-        return self._launched if queue == NETWORK else self._fence
-
-    def _start(self, op: int, queue: int, now: int) -> None:
-        problem, earliest, missing = self._problem, self._earliest, self._missing
-        end = self._free[queue] = now + problem.times_ns[op]
-        for user, signal in problem.after[op]:
+    Step by step the queue that can start an op soonest takes the most urgent of those that are there by then. What
+    starts later ends later, so nothing that is not known yet could have been there.
+    """
+    times, queues, after = problem.times_ns, problem.queues, problem.after
+    missing = _missing(problem, members)
+    ready: list[list[tuple[float, int]]] = [[] for _ in QUEUES]
+    coming: list[list[tuple[int, int]]] = [[] for _ in QUEUES]
+    for op, count in missing.items():
+        if not count:
+            coming[queues[op]].append((0, op))
+    used = sorted({queues[op] for op in members})
+    earliest = dict.fromkeys(members, 0)
+    free = [0] * len(ENGINES)
+    fence = launched = problem.first_launch_ns
+    order: list[int] = []
+    for _ in members:
+        soonest, queue = -1, -1
+        for one in used:
+            if ready[one] or coming[one]:
+                then = max(free[one], launched if one == NETWORK else fence)
+                if not ready[one] and coming[one][0][0] > then:
+                    then = coming[one][0][0]
+                if queue < 0 or then < soonest:
+                    soonest, queue = then, one
+        waiting, line = coming[queue], ready[queue]
+        while waiting and waiting[0][0] <= soonest:
+            op = heappop(waiting)[1]
+            heappush(line, (priorities[op], op))
+        op = heappop(line)[1]
+        order.append(op)
+        end = free[queue] = soonest + times[op]
+        for user, signal in after[op]:
             if user in missing:
                 if end + signal > earliest[user]:
                     earliest[user] = end + signal
                 missing[user] -= 1
                 if not missing[user]:
-                    heapq.heappush(self._waking, (earliest[user], user))
-        if problem.collectives_fence and queue == NETWORK:
-            self._launched += problem.next_launch_ns
-            self._fence = max(max(self._free[:NETWORK]) + problem.fence_ns, self._launched)
+                    heappush(coming[queues[user]], (earliest[user], user))
+        if queue == NETWORK and problem.collectives_fence:
+            launched += problem.next_launch_ns
+            fence = max(max(free[:NETWORK]) + problem.fence_ns, launched)
+    return order
 
-    def _next(self, now: int) -> int:
-        """When something may change next."""
-        soonest = self._waking[0][0] if self._waking else -1
-        for queue in QUEUES:
-            if self._ready[queue]:
-                then = max(self._free[queue], self._gate(queue))
-                if then > now and (soonest < 0 or then < soonest):
-                    soonest = then
-        return max(soonest, now)
+
+def _missing(problem: Problem, members: Sequence[int]) -> dict[int, int]:
+    """How many ops of the same graph each op waits for."""
+    graphs = problem.graphs
+    if len(members) == problem.size:
+        return {op: len(problem.before[op]) for op in members}
+    return {op: sum(graphs[one] == graphs[op] for one, _ in problem.before[op]) for op in members}
