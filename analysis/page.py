@@ -55,8 +55,9 @@ GLOSSARY = (
     "<b>Exposed TPC</b>: TPC busy while the MME is not. <b>Bound</b>: the least time any order of these ops could "
     "take, from their times alone with warm caches; <b>gap</b>: how far the run is above it. <b>Work</b>: masked "
     "blocks left out. <b>Tiling</b>: smaller tensors that stay in caches. <b>Order</b>: the kept order, still one "
-    "queue at a time. <b>Overlap</b>: the same on both queues at once. <b>Measured</b>: taken off a clock on the "
-    "device named above. <b>Simulated</b>: computed by a named model."
+    "queue at a time. <b>Overlap</b>: the same on both queues at once. <b>Recipe</b>: a way to split that serving "
+    "stacks use or have used, tried in every sweep. <b>Front</b>: candidates that no other one beats in both time and "
+    "memory. <b>Measured</b>: taken off a clock on the device named above. <b>Simulated</b>: computed by a named model."
 )
 
 TRACE_GLOSSARY = (

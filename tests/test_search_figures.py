@@ -102,9 +102,16 @@ def test_every_phase_has_a_panel_and_the_diamond_stands_in_the_legend_once() -> 
 
 
 def test_contexts_of_a_prefill_are_columns_of_their_own() -> None:
+    figure = heatmap(buckets(*PAIR, ("prefill", 8, 1024, 4096, 1.2, 1.1, 1.3, "x")))
+    assert figure.layout.xaxis.ticktext == ("1,024<br>+0", "1,024<br>+4,096", "2,048<br>+0")
+    assert [list(line) for line in figure.data[0].text] == [["", "", "1.00×"], ["1.50×", "1.20×", ""]]
+
+
+def test_contexts_go_down_where_there_is_one_batch() -> None:
     figure = heatmap(buckets(PAIR[0], ("prefill", 8, 1024, 4096, 1.2, 1.1, 1.3, "x")))
-    assert figure.layout.xaxis.ticktext == ("1,024<br>+0", "1,024<br>+4,096")
-    assert [list(line) for line in figure.data[0].text] == [["1.50×", "1.20×"]]
+    assert figure.layout.xaxis.ticktext == ("1,024",)
+    assert (figure.layout.yaxis.title.text, figure.layout.yaxis.ticktext) == ("context tokens", ("0", "4,096"))
+    assert [list(line) for line in figure.data[0].text] == [["1.50×"], ["1.20×"]]
 
 
 @pytest.mark.parametrize("ends", [(None, None), (0.0, math.inf), (math.nan, 2.0)])

@@ -34,7 +34,7 @@ def heatmap(frame: pl.DataFrame) -> go.Figure:
             or `baseline`.
     """
     panels = [group for _, group in frame.group_by("phase", maintain_order=True)]
-    rows = [group["batch"].n_unique() for group in panels] or [1]
+    rows = [group[_down(group)].n_unique() for group in panels] or [1]
     height = CELL_PX * sum(rows) + BETWEEN_PX * (len(rows) - 1)
     figure = make_subplots(
         rows=len(rows),
@@ -77,12 +77,12 @@ def _colours(speedups: list[float], height: int) -> dict[str, object]:
 def _panel(figure: go.Figure, group: pl.DataFrame, row: int) -> None:
     """The squares of one phase, and diamonds on those where nothing was kept."""
     main, title = ALONG.get(group["phase"][0], ALONG["prefill"])
-    other = "context" if main == "query" else "query"
-    names = [main, other] if group[other].n_unique() > 1 else [main]
+    other, down = _other(main), _down(group)
+    names = [main, other] if down != other and group[other].n_unique() > 1 else [main]
     columns = group.select(names).unique().sort(names).rows()
-    batches = group["batch"].unique().sort().to_list()
-    cells = {(one["batch"], tuple(one[name] for name in names)): one for one in group.iter_rows(named=True)}
-    grid = [[cells.get((batch, column)) for column in columns] for batch in batches]
+    lines = group[down].unique().sort().to_list()
+    cells = {(one[down], tuple(one[name] for name in names)): one for one in group.iter_rows(named=True)}
+    grid = [[cells.get((line, column)) for column in columns] for line in lines]
     size = next((size for most, size in TEXT_SIZES.items() if len(columns) <= most), 0)
     figure.add_trace(
         go.Heatmap(
@@ -102,10 +102,23 @@ def _panel(figure: go.Figure, group: pl.DataFrame, row: int) -> None:
     )
     # In the corner, beside a text; in the middle where there is none.
     _diamonds(figure, grid, row, (0.5 - 0.01 * max(len(columns), 8), 0.31) if size else (0.0, 0.0))
-    _axes(figure, row, [title, *(f"+ {name} tokens" for name in names[1:])], columns, batches)
+    titles = [title, *(f"+ {name} tokens" for name in names[1:])]
+    _axes(figure, row, titles, columns, f"{down} tokens" if down == other else down, lines)
 
 
-def _axes(figure: go.Figure, row: int, titles: list[str], columns: list[tuple[int, ...]], batches: list[int]) -> None:
+def _other(main: str) -> str:
+    return "context" if main == "query" else "query"
+
+
+def _down(group: pl.DataFrame) -> str:
+    """The size along a panel's vertical axis: the batch, or, with one batch only, what else differs."""
+    other = _other(ALONG.get(group["phase"][0], ALONG["prefill"])[0])
+    return other if group["batch"].n_unique() == 1 and group[other].n_unique() > 1 else "batch"
+
+
+def _axes(
+    figure: go.Figure, row: int, titles: list[str], columns: list[tuple[int, ...]], down: str, lines: list[int]
+) -> None:
     """Ticks that name sizes; places of squares are their numbers."""
     crowded = len(columns) > max(TEXT_SIZES)
     figure.update_xaxes(
@@ -120,10 +133,10 @@ def _axes(figure: go.Figure, row: int, titles: list[str], columns: list[tuple[in
         col=1,
     )
     figure.update_yaxes(
-        title_text="batch",
-        tickvals=list(range(len(batches))),
-        ticktext=[f"{batch:,}" for batch in batches],
-        range=[len(batches) - 0.5, -0.5],
+        title_text=down,
+        tickvals=list(range(len(lines))),
+        ticktext=[f"{line:,}" for line in lines],
+        range=[len(lines) - 0.5, -0.5],
         row=row,
         col=1,
     )

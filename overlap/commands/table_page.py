@@ -32,7 +32,7 @@ def write_page(table: Table, frame: pl.DataFrame, path: Path) -> None:
     """
     sections = [_headline(table, frame), _figure(frame), section("Buckets", _rows(table)), _left_out(table)]
     sections.append(section("How this was made", listed(list(_method(table)))))
-    title = f"{table.shared.workload.model.name}, {len(table.rows)} buckets"
+    title = f"{table.shared.workload.model.name}, {_buckets(len(table.rows))}"
     write_atomic(path, document(title, "\n".join(filter(None, sections))).encode())
 
 
@@ -45,8 +45,8 @@ def _headline(table: Table, frame: pl.DataFrame) -> str:
     shared, figure = table.shared, f"{geometric_mean(frame['speedup'].to_list()):.2f}×"
     kept = sum(not entry.pass_through for entry in table.entries)
     ranks = f", rank of tp{shared.workload.tensor_parallel}" if shared.workload.tensor_parallel > 1 else ""
-    title = f"{shared.workload.model.name}, {shared.workload.window_layers} layers{ranks}, {len(table.rows)} buckets"
-    below = f"geometric mean over {len(table.entries)} buckets; {kept} of them keep a split, the others the baseline"
+    title = f"{shared.workload.model.name}, {shared.workload.window_layers} layers{ranks}, {_buckets(len(table.rows))}"
+    below = f"geometric mean over {_buckets(len(table.entries))}; {kept} of them keep a split, the others the baseline"
     return (
         f"<header><h1>{escape(title)}</h1><p class='muted'>{escape(table.device.name)}</p></header>"
         f'<section class="top"><div class="{"big" if kept else "big none"}"><b>{figure}</b>'
@@ -55,9 +55,13 @@ def _headline(table: Table, frame: pl.DataFrame) -> str:
     )
 
 
+def _buckets(count: int) -> str:
+    return f"{count} bucket{'' if count == 1 else 's'}"
+
+
 def _favourites(frame: pl.DataFrame) -> str:
     counts = frame["kept"].value_counts(sort=True).sort("count", "kept", descending=[True, False]).head(4)
-    return "".join(f"<li>{escape(name)}: {count} buckets</li>" for name, count in counts.iter_rows())
+    return "".join(f"<li>{escape(name)}: {_buckets(count)}</li>" for name, count in counts.iter_rows())
 
 
 def _figure(frame: pl.DataFrame) -> str:
@@ -65,7 +69,11 @@ def _figure(frame: pl.DataFrame) -> str:
     if frame.height < 2 or find_spec(HEATMAP) is None:
         return ""
     heatmap = import_module(HEATMAP).heatmap
-    return section("Speed-up over the baseline", figure_html(heatmap(frame)))
+    note = (
+        "A square per bucket: blue where the kept split is faster than the baseline, a diamond where the baseline "
+        "stays. The interval and the split show when a square is pointed at."
+    )
+    return section("Speed-up over the baseline", figure_html(heatmap(frame)), note)
 
 
 def _rows(table: Table) -> str:
