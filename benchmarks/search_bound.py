@@ -149,10 +149,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=4000)
     parser.add_argument("--refinements", type=int, default=600)
     parser.add_argument("--seconds", type=float, default=25.0, help="per split")
+    parser.add_argument("--deepening", type=int, default=0, help="more refinements for the best split")
     parser.add_argument("--most-ops", type=int, default=900)
     chosen = parser.parse_args()
     effort = {"search_splits": chosen.splits, "order_trials": chosen.trials, "order_refinements": chosen.refinements}
-    effort |= {"order_seconds": chosen.seconds, "most_ops": chosen.most_ops}
+    effort |= {"order_seconds": chosen.seconds, "order_deepening": chosen.deepening, "most_ops": chosen.most_ops}
     jobs = [
         (device, model, bucket, effort)
         for device in chosen.devices.split(",")

@@ -121,6 +121,8 @@ class SearchConfig:
     order_trials: int = 1500
     order_refinements: int = 100
     order_seconds: float = 60.0
+    # More trials by the device's own prediction for the one that came out best, in as many seconds again.
+    order_deepening: int = 0
     # Most memory that a kept variant may need beside the inputs; null for what the device has.
     memory_cap_gib: float | None = None
 
@@ -141,7 +143,7 @@ class SearchConfig:
                 f"at confidence {self.confidence} with {self.finalists} finalists, fewer than {needed} rounds can "
                 "never decide anything",
             )
-        for name in ("order_trials", "order_refinements", "order_seconds"):
+        for name in ("order_trials", "order_refinements", "order_seconds", "order_deepening"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"search.{name} is {getattr(self, name)}", "it must be 0 or more")
         if self.memory_cap_gib is not None and not self.memory_cap_gib > 0:

@@ -3,12 +3,13 @@
 1. Where the device can tell the time of a program in an order (a model), the best of the ranking are asked for: that
    knows what a ranking by op times leaves out.
 2. The recipes of the field are told apart from the rest, so that a result can be compared with the best of them.
-3. For the best splits the order is searched.
+3. For the best splits the order is searched, and for the best of these once more, if asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,8 @@ from overlap.search.candidate import BASELINE, Candidate
 from overlap.search.config import SEARCHED, SearchConfig
 from overlap.search.journal import Journal
 from overlap.search.orders.evaluate import finish_ns
-from overlap.search.orders.search import Budget, Found, search_order
+from overlap.search.orders.improve import Clock
+from overlap.search.orders.search import Budget, Found, refined, search_order
 from overlap.search.progress import Progress
 from overlap.search.screen import Screened, shortlist
 from overlap.split import Split, canonical
@@ -143,7 +145,28 @@ def _searched(
                 step(f"{split}: {record['predicted_ns'] / 1e6:.4g} ms")
             bench.searched[split] = record["order"]
             found.append(Screened(Candidate(split, SEARCHED), record["predicted_ns"], record["peak_bytes"]))
-    return found
+    return _deepened(bench, journal, found, search, progress)
+
+
+def _deepened(
+    bench: Bench, journal: Journal, found: list[Screened], search: SearchConfig, progress: Progress
+) -> list[Screened]:
+    """`found`, with the best of them searched further, once per sweep."""
+    done = any(record.get("deepened") for record in journal.of_kind("order"))
+    if done or not found or not search.order_deepening or not predicts(bench):
+        return found
+    best = min(found, key=_rank)
+    split = best.candidate.split
+    with progress.stage("deepening the best order", 1) as step:
+        start = Found(bench.searched[split], best.predicted_ns)
+        clock, fits = _judges(bench, split, search)
+        deadline = time.monotonic() + search.order_seconds
+        more = refined(bench.problem(split), start, search.order_deepening, search.seed, clock, fits, deadline)
+        record = _keep_order(bench, journal, split, more, deepened=True)
+        bench.searched[split] = record["order"]
+        step(f"{split}: {record['predicted_ns'] / 1e6:.4g} ms")
+    better = Screened(best.candidate, record["predicted_ns"], record["peak_bytes"])
+    return [better if one is best else one for one in found]
 
 
 def searchable(split: Split, bench: Bench) -> Split:
@@ -153,20 +176,31 @@ def searchable(split: Split, bench: Bench) -> Split:
 
 def _search_one(bench: Bench, journal: Journal, split: Split, search: SearchConfig, seed: int) -> dict[str, Any]:
     bench.learn(split, search.screen_repeats, journal)
-    found = search_split(bench, split, search, seed)
+    return _keep_order(bench, journal, split, search_split(bench, split, search, seed), deepened=False)
+
+
+def _keep_order(bench: Bench, journal: Journal, split: Split, found: Found, deepened: bool) -> dict[str, Any]:
     return journal.append(
         "order",
         split=str(split),
         order=found.order,
         predicted_ns=round(found.time_ns),
         peak_bytes=bench.program(split).peak_bytes(found.order),
+        deepened=deepened,
     )
 
 
 def search_split(bench: Bench, split: Split, search: SearchConfig, seed: int) -> Found:
     """The best order of a split whose kernels are known, by the device's own clock if it has one."""
-    program, problem, device = bench.program(split), bench.problem(split), bench.device
-    cap = search.memory_cap_bytes
+    clock, fits = _judges(bench, split, search)
+    budget = Budget(search.order_trials, search.order_refinements, search.order_seconds)
+    own = clock if predicts(bench) else None
+    return search_order(bench.problem(split), bench.program(split), budget, seed, own, fits)
+
+
+def _judges(bench: Bench, split: Split, search: SearchConfig) -> tuple[Clock, Callable[[Sequence[int]], bool]]:
+    """How long an order takes, and whether its memory may be had."""
+    program, problem, device, cap = bench.program(split), bench.problem(split), bench.device, search.memory_cap_bytes
 
     def clock(order: Sequence[int]) -> float:
         told = device.predict_ns(program, order)
@@ -175,5 +209,4 @@ def search_split(bench: Bench, split: Split, search: SearchConfig, seed: int) ->
     def fits(order: Sequence[int]) -> bool:
         return cap is None or program.peak_bytes(order) <= cap
 
-    budget = Budget(search.order_trials, search.order_refinements, search.order_seconds)
-    return search_order(problem, program, budget, seed, clock if predicts(bench) else None, fits)
+    return clock, fits

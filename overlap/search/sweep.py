@@ -192,7 +192,7 @@ class _Sweep:
         sound = [one for one in checked[1:] if not one.failure]
         finalists = self._race(sound, narrowed)
         verdict = self._decided(finalists)
-        if verdict.kept == BASELINE and not bench.device.info.computes:
+        if verdict.kept == BASELINE and bench.device.info.evidence == "simulated":
             # A model's interval is no sample: asking for the rest of the short list takes nothing from the confidence.
             verdict = self._decided([*finalists, *(one for one in sound if one not in finalists)])
         factors = attribute(bench, journal, verdict.kept, search.attribution_rounds, search.seed, progress)

@@ -115,7 +115,20 @@ def _decided(
         return Found(best, float(finish_ns(problem, best)))
     woven = {tuple(one): None for order in orders for one in (order, settled(problem, order)) if fits(one)}
     found = min((Found(list(order), clock(order)) for order in woven), key=lambda one: one.time_ns)
-    left = budget.refinements
+    return refined(problem, found, budget.refinements, seed, clock, fits, deadline)
+
+
+def refined(
+    problem: Problem,
+    found: Found,
+    trials: int,
+    seed: int,
+    clock: Clock,
+    fits: Callable[[Sequence[int]], bool] = lambda order: True,
+    deadline: float = float("inf"),
+) -> Found:
+    """`found`, moved about by the device's own clock, until `trials` are spent or `deadline` has passed."""
+    left = trials
     while left > 0 and time.monotonic() < deadline:
         order, time_ns = by_moves(problem, found.order, min(left, STRIDE), seed + left, clock, fits)
         left -= STRIDE
