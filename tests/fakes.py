@@ -9,9 +9,9 @@ import polars as pl
 import torch
 
 from overlap.devices.base import DeviceInfo, Gate, StackRun
+from overlap.devices.measuring import OnlyMeasures
 from overlap.errors import OpFailedError
 from overlap.program import Engine, Kernel, Op, Program, check_order
-from overlap.queues import PLAIN, WHOLE, Cuts
 from overlap.search.order import makespan_ns, op_times
 from overlap.traces.schema import filled
 from overlap.workload import ModelShape, Workload
@@ -101,7 +101,7 @@ class FakeRunnable:
         }
 
 
-class FakeDevice:
+class FakeDevice(OnlyMeasures):
     """Two queues whose ops cost by their work; `clock` adds whatever noise a test wants."""
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -129,40 +129,11 @@ class FakeDevice:
         """By work."""
         return {key: ns for key, ns in self.kernel_times(program).items() if key not in known}
 
-    def require(self, workload: Workload) -> None:
-        """Any will do."""
-
-    def predict_ns(self, program: Program, order: Sequence[int]) -> int | None:
-        """Told by the op times."""
-        return None
-
-    def expected_times(self, program: Program) -> None:
-        """Told by the op times."""
-        return None
-
-    def least_times(self, program: Program) -> None:
-        """Told by the op times."""
-        return None
-
-    def names(self, program: Program) -> frozenset[int]:
-        """Every op is work."""
-        return frozenset()
-
-    def cuts(self, program: Program) -> Cuts:
-        """None."""
-        return WHOLE
-
-    queue_rules = PLAIN
-
     def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
         """Run it, and say 1 ms."""
         for _ in range(repeats):
             stack.call()
         return [1_000_000] * repeats
-
-    def speedup_interval(self, before: object, after: object) -> None:
-        """Told times are exact."""
-        return None
 
     def close(self) -> None:
         """Nothing to close."""

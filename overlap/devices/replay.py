@@ -16,12 +16,11 @@ from typing import NoReturn
 import polars as pl
 import torch
 
-from overlap.devices.base import DeviceInfo, Gate, Runnable, StackRun
+from overlap.devices.base import DeviceInfo, Gate, StackRun
+from overlap.devices.measuring import OnlyMeasures
 from overlap.errors import OpFailedError, ReplayError
 from overlap.program import Program
-from overlap.queues import PLAIN, WHOLE, Cuts, QueueRules
 from overlap.traces.schema import filled
-from overlap.workload import Workload
 
 # (label of a program, serial) -> why its time is lost; empty if a missing time must be refused.
 Lost = Callable[[str, bool], str]
@@ -68,7 +67,7 @@ class ReplayRunnable:
         return None
 
 
-class ReplayDevice:
+class ReplayDevice(OnlyMeasures):
     """The recorded device as far as its records go.
 
     Args:
@@ -81,9 +80,6 @@ class ReplayDevice:
         self.info = info
         self._kernel_ns = kernel_ns
         self._lost = lost
-
-    def require(self, workload: Workload) -> None:
-        """It ran."""
 
     def prepare(
         self, program: Program, order: Sequence[int], inputs: Mapping[str, torch.Tensor], *, serial: bool = False
@@ -99,38 +95,9 @@ class ReplayDevice:
             _refuse(f"{len(missing)} kernel times of {program.label}")
         return {key: self._kernel_ns[key] for key in keys if key not in known}
 
-    def predict_ns(self, program: Program, order: Sequence[int]) -> int | None:
-        """It was measured."""
-        return None
-
-    def expected_times(self, program: Program) -> None:
-        """It was measured."""
-        return None
-
-    def least_times(self, program: Program) -> None:
-        """It was measured."""
-        return None
-
-    def names(self, program: Program) -> frozenset[int]:
-        """Every op is work."""
-        return frozenset()
-
-    def cuts(self, program: Program) -> Cuts:
-        """Whole ops."""
-        return WHOLE
-
-    @property
-    def queue_rules(self) -> QueueRules:
-        """Nothing that the op times do not tell."""
-        return PLAIN
-
     def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
         """In the journal, or nowhere."""
         _refuse("the time of the stack")
-
-    def speedup_interval(self, before: Runnable, after: Runnable) -> None:
-        """It was measured."""
-        return None
 
     def close(self) -> None:
         """Nothing to close."""

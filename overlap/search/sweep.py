@@ -180,6 +180,7 @@ class _Sweep:
     def run(self) -> SweepResult:
         """All steps, in order."""
         search, bench, journal, progress = self._search, self._bench, self._journal, self._progress
+        info = bench.device.info
         splits, recipes, rejected = self._pool()
         named = [one.split for candidates in recipes.values() for one in candidates]
         quick = [name for name in search.orders if name != SEARCHED]
@@ -192,7 +193,7 @@ class _Sweep:
         sound = [one for one in checked[1:] if not one.failure]
         finalists = self._race(sound, narrowed)
         verdict = self._decided(finalists)
-        if verdict.kept == BASELINE and bench.device.info.evidence == "simulated":
+        if verdict.kept == BASELINE and info.evidence == "simulated" and not info.computes:
             # A model's interval is no sample: asking for the rest of the short list takes nothing from the confidence.
             verdict = self._decided([*finalists, *(one for one in sound if one not in finalists)])
         factors = attribute(bench, journal, verdict.kept, search.attribution_rounds, search.seed, progress)
@@ -204,7 +205,7 @@ class _Sweep:
         stack = times_of(journal, FINAL, STACK)
         return SweepResult(
             workload=bench.workload,
-            device=bench.device.info,
+            device=info,
             verdict=verdict,
             baseline=baseline,
             kept=kept,

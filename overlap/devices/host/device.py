@@ -14,21 +14,20 @@ import polars as pl
 import torch
 
 from overlap import __version__
-from overlap.devices.base import DeviceInfo, Gate, Runnable, StackRun, require_memory
+from overlap.devices.base import DeviceInfo, Gate, StackRun, require_memory
 from overlap.devices.config import DeviceConfig
 from overlap.devices.host.memory import physical_memory_bytes, pool_memory
 from overlap.devices.host.optimes import isolated_times
 from overlap.devices.host.plan import QUEUES, Plan, make_plan
 from overlap.devices.host.run import POISON, Run, op_failed
 from overlap.devices.host.workers import CoreShare, Worker, share_cores
+from overlap.devices.measuring import OnlyMeasures
 from overlap.errors import DeviceError, OpFailedError
 from overlap.program import Program
-from overlap.queues import PLAIN, WHOLE, Cuts, QueueRules
 from overlap.traces.schema import filled
-from overlap.workload import Workload
 
 
-class HostDevice:
+class HostDevice(OnlyMeasures):
     """Two queues on this machine's cores; see `overlap.devices.base.Device`."""
 
     def __init__(self, config: DeviceConfig) -> None:
@@ -113,34 +112,6 @@ class HostDevice:
         """Median time in ns of every distinct kernel in isolation, on its engine's thread."""
         return isolated_times(self, program, repeats, known)
 
-    def require(self, workload: Workload) -> None:
-        """The host only ever runs the window, so any model will do."""
-
-    def predict_ns(self, program: Program, order: Sequence[int]) -> int | None:
-        """The host can only measure."""
-        return None
-
-    def expected_times(self, program: Program) -> None:
-        """Told by the op times."""
-        return None
-
-    def least_times(self, program: Program) -> None:
-        """Measured ones are all there is."""
-        return None
-
-    def names(self, program: Program) -> frozenset[int]:
-        """Every op is work."""
-        return frozenset()
-
-    def cuts(self, program: Program) -> Cuts:
-        """Workers run whole ops."""
-        return WHOLE
-
-    @property
-    def queue_rules(self) -> QueueRules:
-        """Nothing that the op times do not tell: waking a worker costs a few us, which differs from run to run."""
-        return PLAIN
-
     def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
         """Wall times in ns of PyTorch's own layer on the calling thread with all cores."""
         threads = torch.get_num_threads()
@@ -150,10 +121,6 @@ class HostDevice:
                 return [_timed(stack.call) for _ in range(repeats)]
         finally:
             torch.set_num_threads(threads)
-
-    def speedup_interval(self, before: Runnable, after: Runnable) -> None:
-        """The host measures."""
-        return None
 
     def close(self) -> None:
         """End the worker threads."""
