@@ -33,7 +33,7 @@ class Bound:
     """Least time of any order, and what it consists of; all sums over the graphs.
 
     `critical_path_ns` is the longest chain; `work_ns` the total work by engine; `limit` says what decides: an engine's
-    name, `host` for its launches, or `critical path` where that is as long as the bound.
+    name, `host` for its launches, or `critical path` where that is as long as the bound; one of 0 ns is not known.
     """
 
     time_ns: int

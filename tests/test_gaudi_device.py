@@ -169,7 +169,7 @@ def test_the_stack_is_its_program_in_its_own_order() -> None:
     def never() -> object:
         raise AssertionError("a model computes nothing")
 
-    assert one.time_stack(StackRun(never, lambda: program), 3) == [one.predict_ns(program, straight(program))] * 3
+    assert one.time_stack(StackRun(never, lambda: program, dict), 3) == [one.predict_ns(program, straight(program))] * 3
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------

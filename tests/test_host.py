@@ -236,7 +236,7 @@ def test_op_times_cover_every_kernel_and_skip_known_ones(device: HostDevice) -> 
 def test_stack_uses_all_cores_and_restores_the_thread_count(device: HostDevice) -> None:
     """The comparison may not change the machine for what comes after it."""
     before, seen = torch.get_num_threads(), []
-    stack = StackRun(lambda: seen.append(torch.get_num_threads()), lambda: program_of([], []))
+    stack = StackRun(lambda: seen.append(torch.get_num_threads()), lambda: program_of([], []), dict)
     assert len(device.time_stack(stack, 2)) == 2
     assert seen == [sum(share.threads for share in share_cores(None, None, True))] * 2
     assert torch.get_num_threads() == before

@@ -29,7 +29,7 @@ def quoted(paths: Collection[str], arguments: Sequence[str]) -> list[str]:
 
 
 # Mappings of the config whose keys are the user's own; Hydra takes new keys only where `++` says so.
-FREE = ("device.gaudi.constants", "space.when")
+FREE = ("device.gaudi.constants", "device.hpu.compile_options", "device.hpu.environment", "space.when")
 
 
 def free_keys(arguments: Sequence[str]) -> list[str]:

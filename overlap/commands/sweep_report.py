@@ -63,10 +63,11 @@ def _numbers(result: SweepResult) -> Iterator[tuple[str, str, str]]:
         if name == OTHERS_ALONE and not any(map(time_ns, found)):
             continue
         yield _row(name, [f"{one.fraction(time_ns(one)):.1%}, {plain_ms(time_ns(one))}" for one in found])
-    yield _row(bound_label(evidence), [plain_ms(one.bound.time_ns) for one in pair])
+    yield _row(bound_label(result.device), [plain_ms(one.bound.time_ns) for one in pair])
     for engine in dict.fromkeys(engine for one in pair for engine in one.bound.work_ns):
         yield _row(f"  {engine} work", [plain_ms(one.bound.work_ns.get(engine, 0)) for one in pair])
-    yield _row("  critical path", [plain_ms(one.bound.critical_path_ns) for one in pair])
+    if result.device.single_ops:
+        yield _row("  critical path", [plain_ms(one.bound.critical_path_ns) for one in pair])
     yield _row("gap to the bound", [f"{one.gap:.1%}" for one in pair])
     yield _row("peak memory beside the inputs", [f"{one.peak_bytes / 2**20:.0f} MiB" for one in pair])
     yield _row(f"relative L2 {error_label(evidence)}", [f"{one.error:.2e}" for one in pair])
@@ -98,8 +99,12 @@ def _method(result: SweepResult) -> Iterator[str]:
     if result.device.evidence == "simulated":
         yield from _simulated_method(result)
         return
+    single_ops = result.device.single_ops
+    ranked_by = (
+        "the times of their ops in isolation" if single_ops else "a model of the chip, which decides nothing else"
+    )
     yield (
-        f"{len(result.screened)} splits were ranked by the times of their ops in isolation; "
+        f"{len(result.screened)} splits were ranked by {ranked_by}; "
         f"{len(result.rejected)} more points of the space broke a rule."
     )
     yield (
@@ -110,7 +115,13 @@ def _method(result: SweepResult) -> Iterator[str]:
         f"The finalists, the baseline and the stack were timed anew in {final} rounds; only these samples decide. "
         "Speed-ups are medians of the ratio within a round, with intervals from order statistics."
     )
-    yield "The lanes are the run of median length out of three profiled ones, stamped by the workers themselves."
+    stamped = "stamped by the workers themselves" if single_ops else "as the vendor's profiler wrote it"
+    yield f"The lanes are the run of median length out of three profiled ones, {stamped}."
+    if not single_ops:
+        yield (
+            "The compiler fuses and cuts ops, so the bound is the busy time of the busiest engine in that run. No run "
+            "uses one queue at a time, so what overlap gains is part of the other factors."
+        )
     if result.sessions > 1:
         yield "The sweep was interrupted and went on; samples are paired only within a session."
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from overlap.analysis.partition import Partition, partition
 from overlap.commands.look import OTHERS_ALONE, SHARES, new_table
 from overlap.commands.recipe_rows import recipe_rows
-from overlap.devices.base import Uncertainty
+from overlap.devices.base import DeviceInfo, Uncertainty
 from overlap.program import Engine
 from overlap.search.candidate import BASELINE
 from overlap.search.profile import Profile
@@ -44,9 +44,17 @@ def times(interval: Interval) -> str:
     return f"{interval.median:.3f}x [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def bound_label(evidence: str) -> str:
+def bound_label(device: DeviceInfo) -> str:
     """What the bound is made of."""
-    return "bound (ops alone)" if evidence == "simulated" else "bound (ops alone, warm caches)"
+    if not device.single_ops:
+        return "bound (the busiest engine)"
+    return "bound (ops alone)" if device.evidence == "simulated" else "bound (ops alone, warm caches)"
+
+
+def ops_label(device: DeviceInfo) -> str:
+    """Where times of ops come from."""
+    shares = "as shares of the engines' measured times"
+    return f"in isolation ({device.evidence})" if device.single_ops else shares
 
 
 def error_label(evidence: str) -> str:
@@ -70,7 +78,7 @@ def sweep_tables(result: SweepResult) -> Iterable[Table]:
         if name == OTHERS_ALONE and not any(shares):
             continue
         table.add_row(name, *(f"{share:.1%}" for share in shares))
-    table.add_row(bound_label(evidence), *(plain_ms(one.bound.time_ns) for one in variants))
+    table.add_row(bound_label(result.device), *(plain_ms(one.bound.time_ns) for one in variants))
     table.add_row("gap to the bound", *(f"{one.gap:.1%}" for one in variants))
     table.add_row("peak beside the inputs", *(f"{one.peak_bytes / 2**20:.0f} MiB" for one in variants))
     table.add_row(error_label(evidence), *(f"{one.error:.1e}" for one in variants))
@@ -121,12 +129,11 @@ def _gain_table(result: SweepResult) -> Table:
 
 def profile_tables(profile: Profile) -> Iterable[Table]:
     """Engines and their work, ops by kind, and how the run went."""
-    evidence = profile.device.evidence
     yield _run_table(profile, partition(profile.events))
     if profile.uncertainty is not None:
         yield _uncertainty_table(profile.uncertainty)
     yield _engine_table(profile)
-    yield _op_table(profile, f"ops by name, times in isolation ({evidence})")
+    yield _op_table(profile, f"ops by name, times {ops_label(profile.device)}")
 
 
 def _run_table(profile: Profile, found: Partition) -> Table:
@@ -138,8 +145,9 @@ def _run_table(profile: Profile, found: Partition) -> Table:
         if name == OTHERS_ALONE and not time_ns(found):
             continue
         table.add_row(name, f"{found.fraction(time_ns(found)):.1%}")
-    table.add_row(bound_label(profile.device.evidence), plain_ms(profile.bound.time_ns))
-    table.add_row("  critical path", plain_ms(profile.bound.critical_path_ns))
+    table.add_row(bound_label(profile.device), plain_ms(profile.bound.time_ns))
+    if profile.device.single_ops:
+        table.add_row("  critical path", plain_ms(profile.bound.critical_path_ns))
     table.add_row("peak beside the inputs", f"{profile.peak_bytes / 2**20:.0f} MiB")
     return table
 
@@ -157,7 +165,9 @@ def _uncertainty_table(found: Uncertainty) -> Table:
 
 def _engine_table(profile: Profile) -> Table:
     """Ops and work per engine, straight from the captured program."""
-    table = new_table("captured program", "engine", "ops", "kernels", "GFLOP", "M elements", "MB moved", "isolated ms")
+    table = new_table(
+        "captured program", "engine", "ops", "kernels", "GFLOP", "M elements", "MB moved", "ms of its ops"
+    )
     for engine in profile.program.engines():
         mine = [(op, ns) for op, ns in zip(profile.program.ops, profile.op_ns, strict=True) if op.engine is engine]
         kernels = [op.kernel for op, _ in mine]

@@ -28,7 +28,8 @@ class DeviceInfo:
 
     `evidence` is `measured` or `simulated`; `software` maps component to version. `computes` is false for a device
     that tells times but no values: what programs compute is then checked elsewhere. `fused_stack` is true where serving
-    stacks run a fused attention of the device's own.
+    stacks run a fused attention of the device's own. `single_ops` is false where a compiler fuses and cuts ops, so that
+    only the work of whole engines can be told, and `one_queue` where a program cannot run on one queue at a time.
     """
 
     kind: str
@@ -38,6 +39,8 @@ class DeviceInfo:
     software: Mapping[str, str] = field(default_factory=dict)
     computes: bool = True
     fused_stack: bool = False
+    single_ops: bool = True
+    one_queue: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ class Gate:
 class StackRun:
     """The window as a serving stack would run it, in the form that a device can use.
 
-    `call` computes it with PyTorch's own modules; `program` captures it with the fused attention and a graph per layer.
+    `call` computes it with PyTorch's own modules; `program` captures it with the fused attention and a graph per layer,
+    to run on `tensors` (by root name).
     """
 
     call: Callable[[], object]
     program: Callable[[], Program]
+    tensors: Callable[[], Mapping[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from overlap.devices.gaudi.settings import GaudiConfig
+from overlap.devices.hpu.settings import HpuConfig
 from overlap.errors import ConfigError
 
 WAIT, REFUSE = LOCKS = ("wait", "refuse")
@@ -12,7 +13,7 @@ WAIT, REFUSE = LOCKS = ("wait", "refuse")
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """Which device, how the host's cores are shared, and what is switched in the Gaudi model.
+    """Which device, how the host's cores are shared, what is switched in the Gaudi model, and how a Gaudi card runs.
 
     `lock` says what a job does when another one is timing on the same device: `wait`, at most `lock_timeout_s`, or
     `refuse`.
@@ -28,6 +29,7 @@ class DeviceConfig:
     # A sweep takes minutes to hours; a day means that something hangs.
     lock_timeout_s: float = 86_400.0
     gaudi: GaudiConfig = field(default_factory=GaudiConfig)
+    hpu: HpuConfig = field(default_factory=HpuConfig)
 
     def __post_init__(self) -> None:
         """Refuse values that no device can work with."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from overlap.devices.base import Device
 from overlap.devices.config import DeviceConfig
+from overlap.devices.hpu.presence import find_card
 from overlap.errors import DeviceError
 
 
@@ -31,8 +32,14 @@ def _open_gaudi_model(config: DeviceConfig) -> Device:
     return GaudiDevice(config)
 
 
-# In order of preference for `device=auto`: the first that is present is taken. Models are taken only by name.
+def _open_hpu(config: DeviceConfig) -> Device:
+    from overlap.devices.hpu.device import HpuDevice
+
+    return HpuDevice(config)
+
+
 OPENERS: dict[str, Callable[[DeviceConfig], Device]] = {
+    "hpu": _open_hpu,
     "host": _open_host,
     "gaudi2": _open_gaudi_model,
     "gaudi3": _open_gaudi_model,
@@ -40,27 +47,36 @@ OPENERS: dict[str, Callable[[DeviceConfig], Device]] = {
 
 
 def open_device(config: DeviceConfig) -> Device:
-    """Open the device that `config.kind` names; `auto` takes the best one present.
+    """Open the device that `config.kind` names; `auto` takes a Gaudi card where there is one, else the host.
+
+    Models are taken only by name.
 
     Raises:
-        DeviceError: there is no such kind.
+        DeviceError: there is no such kind, or it cannot be used.
     """
-    kind = next(iter(OPENERS)) if config.kind == "auto" else config.kind
+    kind = best_kind() if config.kind == "auto" else config.kind
     opener = OPENERS.get(kind)
     if opener is None:
         raise DeviceError(f"device {kind!r} is not known", f"one of auto, {', '.join(OPENERS)}")
     return opener(config)
 
 
+def best_kind() -> str:
+    """What `auto` stands for on this machine."""
+    return "hpu" if find_card().present else "host"
+
+
 def available() -> list[Available]:
-    """Every kind this version knows."""
+    """Every kind this version knows. Nothing is opened: a card may still turn out to be in use."""
     from overlap.devices.gaudi.constants import CHIPS
     from overlap.devices.host.device import cpu_name
     from overlap.devices.host.workers import share_cores
 
     shares = share_cores(None, None, pin=True)
     threads = " + ".join(f"{share.threads} {engine}" for share, engine in zip(shares, ("MME", "TPC"), strict=True))
+    card = find_card()
     return [
+        Available("hpu", card.present, f"{card.in_words()}; evidence: measured"),
         Available("host", True, f"{cpu_name()}, threads: {threads}; evidence: measured"),
         *(Available(chip, True, "model of a card, on any machine; evidence: simulated") for chip in CHIPS),
     ]

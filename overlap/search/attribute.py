@@ -9,8 +9,9 @@ The runs form a chain from the baseline to the kept variant, and each differs fr
     kept         the same with both queues at once                                  → overlap = ordered / kept
 
 What an order is worth for keeping both queues fed is part of `overlap`; `order` alone is what it does to caches and
-memory. All take turns in rounds; a factor is the median of its ratio over the rounds, so the factors multiply to
-the whole gain up to the spread of the medians.
+memory. On a device that cannot run one queue at a time all runs use both, and `overlap` is no factor of its own: what
+smaller ops gain by it is in `tiling`, what a better order gains in `order`. All take turns in rounds; a factor is the
+median of its ratio over the rounds, so the factors multiply to the whole gain up to the spread of the medians.
 """
 
 from __future__ import annotations
@@ -31,21 +32,18 @@ STAGE = "attribution"
 FACTORS = ("tiling", "work", "order", "overlap")
 
 
-def chain(kept: Candidate, workload: Workload) -> list[Candidate]:
-    """The candidates from the baseline to the kept one, one per run.
+def chain(kept: Candidate, workload: Workload, one_queue: bool = True) -> list[Candidate]:
+    """The candidates from the baseline to the kept one, one per run; those between on one queue at a time if possible.
 
     A split that cannot do without skipping, such as a fused attention in slices, has no run of its own for it: `work`
     is 1, and what skipping saves is part of `tiling`.
     """
     computed = replace(kept.split, masked_blocks="compute")
     tiled = kept.split if violations(computed, workload) else computed
-    return [
-        BASELINE,
-        Candidate(tiled, "program", serial=True),
-        Candidate(kept.split, "program", serial=True),
-        Candidate(kept.split, kept.order, serial=True),
-        kept,
-    ]
+    between = [Candidate(tiled, "program"), Candidate(kept.split, "program")]
+    if one_queue:
+        between = [replace(one, serial=True) for one in [*between, kept]]
+    return [BASELINE, *between, kept]
 
 
 def attribute(
@@ -57,7 +55,7 @@ def attribute(
     """
     if kept == BASELINE:
         return {}
-    runs = chain(kept, bench.workload)
+    runs = chain(kept, bench.workload, bench.device.info.one_queue)
     entrants = {run.key: timer(bench, run) for run in runs}
     race(journal, STAGE, entrants, rounds, seed, progress)
     steps = [*zip(FACTORS, runs, runs[1:], strict=False), ("total", BASELINE, kept)]

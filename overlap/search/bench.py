@@ -133,7 +133,7 @@ class Bench:
 
     def time_stack(self) -> int:
         """One run, in ns, of what a serving stack would run; the first call warms it up."""
-        stack = StackRun(self._run_stack, lambda: self.program(stack_split(self.workload)))
+        stack = StackRun(self._run_stack, lambda: self.program(stack_split(self.workload)), lambda: self.tensors)
         if not self._stack_is_warm:
             self.device.time_stack(stack, 1)
             self._stack_is_warm = True

@@ -11,7 +11,7 @@ from overlap.analysis.bound import Bound
 from overlap.devices.base import Device, DeviceInfo, Uncertainty, require_memory
 from overlap.program import Program
 from overlap.search.bench import Bench
-from overlap.search.bounds import device_bound
+from overlap.search.bounds import busy_bound, device_bound
 from overlap.search.candidate import Candidate
 from overlap.search.config import SEARCHED, SearchConfig
 from overlap.search.narrow import search_split
@@ -57,6 +57,7 @@ def run_profile(workload: Workload, split: Split, order: str, device: Device, re
     runnable = bench.runnable(candidate)
     times = runnable.time(repeats)
     op_ns = bench.times(candidate.split)
+    events = runnable.profile()
     return Profile(
         workload=workload,
         device=device.info,
@@ -64,8 +65,8 @@ def run_profile(workload: Workload, split: Split, order: str, device: Device, re
         program=program,
         op_ns=op_ns,
         latency=median_interval(times),
-        bound=device_bound(device, program, op_ns),
+        bound=device_bound(device, program, op_ns) if device.info.single_ops else busy_bound(events),
         peak_bytes=runnable.peak_bytes,
-        events=runnable.profile(),
+        events=events,
         uncertainty=runnable.uncertainty(),
     )

@@ -21,7 +21,7 @@ from overlap.devices.base import Device, DeviceInfo, require_memory
 from overlap.files import write_atomic
 from overlap.search.attribute import attribute, timer
 from overlap.search.bench import Bench, stack_split
-from overlap.search.bounds import device_bound
+from overlap.search.bounds import busy_bound, device_bound
 from overlap.search.candidate import (
     BASELINE,
     Candidate,
@@ -314,13 +314,14 @@ class _Sweep:
         """Profile a variant and find its bound."""
         candidate = checked.candidate
         times = times_of(self._journal, FINAL, candidate.key)
+        events = self._profile(name, candidate)
         return Variant(
             candidate=candidate,
             latency=median_interval(times, self._search.confidence),
-            bound=self._bound(candidate),
+            bound=self._bound(candidate) if self._bench.device.info.single_ops else busy_bound(events),
             peak_bytes=checked.peak_bytes,
             error=checked.worst_error,
-            events=self._profile(name, candidate),
+            events=events,
         )
 
     def _bound(self, candidate: Candidate) -> Bound:

@@ -48,12 +48,15 @@ class Busy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Attribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Factors of the gain over the baseline, each timed by itself."""
+    """Factors of the gain over the baseline, each timed by itself.
+
+    `overlap` is none where a device cannot run one queue at a time: then it is part of the others.
+    """
 
     work: float
     tiling: float
-    overlap: float
     order: float
+    overlap: float | None = None
 
 
 class Errors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,0 +1,130 @@
+"""The four ways in which the bridge runs a program; each gives a function that runs all of it once.
+
+compile      every segment through `torch.compile`, its order as strict hints where that works
+lazy         ops are accumulated and end in a graph at `mark_step`, one per segment
+lazy_graphs  every segment captured once as an HPU graph and replayed
+eager        op by op; no engine runs beside another
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from overlap.devices.hpu.bridge import Bridge
+from overlap.devices.hpu.fused import replaced_calls, replaced_kernel
+from overlap.devices.hpu.segments import Roots, Segment, Straight, Ways, segments, straight
+from overlap.devices.hpu.settings import COMPILE, EAGER, LAZY, LAZY_GRAPHS, HpuConfig
+from overlap.devices.hpu.traced import Functional, trace
+from overlap.program import Program
+
+log = logging.getLogger(__name__)
+Tensors = tuple[torch.Tensor, ...]
+
+
+@dataclass
+class Ready:
+    """A program that can be run. `notes` says how the order was passed on, and what the release lacks."""
+
+    program: Program
+    roots: Roots
+    parts: list[tuple[Segment, Callable[..., Tensors]]]
+    after: Callable[[], None]
+    notes: list[str] = field(default_factory=list)
+    # How often the Python code of captured segments ran: on a replay it does not.
+    bodies: list[int] = field(default_factory=lambda: [0])
+
+    def run(self) -> None:
+        """Launch everything once; nothing is waited for."""
+        for segment, part in self.parts:
+            # Kept until the step has been marked: lazy mode computes only what somebody still holds.
+            self.roots.put(segment, part(*self.roots.taken(segment)))
+            self.after()
+
+    def outputs(self) -> dict[str, torch.Tensor]:
+        """Clones of the outputs of the last run."""
+        found = self.roots.outputs()
+        self.after()
+        return found
+
+
+def ready(
+    bridge: Bridge, config: HpuConfig, program: Program, order: Sequence[int], inputs: Mapping[str, torch.Tensor]
+) -> Ready:
+    """`program` in `order` on `inputs`, which are on the card; nothing has run yet, but for what compiling needs."""
+    ways = Ways(replaced_calls(bridge, config), replaced_kernel(bridge, config))
+    step = bridge.mark_step() if config.mode in (LAZY, LAZY_GRAPHS) else _nothing
+    made = Ready(program, Roots(program, inputs), [], step)
+    if config.mode in (LAZY, LAZY_GRAPHS) and config.control_edges:
+        edge = bridge.control_edge()
+        made.notes.append("order by emission" if edge is None else "order by emission and control edges")
+        ways = replace(ways, edge=edge)
+    elif config.mode == EAGER:
+        made.notes.append("order by launch")
+    build = {COMPILE: _compiled, LAZY: _plain, EAGER: _plain, LAZY_GRAPHS: _captured}[config.mode]
+    for segment in segments(program, order):
+        part = build(bridge, config, segment, straight(program, segment, ways), made)
+        made.parts.append((segment, part))
+        # Later segments are traced on what earlier ones give.
+        if config.mode == COMPILE:
+            made.roots.put(segment, part(*made.roots.taken(segment)))
+    return made
+
+
+def _nothing() -> None:
+    return None
+
+
+def _plain(bridge: Bridge, config: HpuConfig, segment: Segment, run: Straight, made: Ready) -> Straight:
+    return run
+
+
+def _compiled(
+    bridge: Bridge, config: HpuConfig, segment: Segment, run: Straight, made: Ready
+) -> Callable[..., Tensors]:
+    """Hinted if possible; what refuses hints runs without, and says so."""
+    taken = made.roots.taken(segment)
+    body = trace(run, taken, segment.written)
+    wrapper = bridge.hints() if config.hints else None
+    if wrapper is not None:
+        try:
+            hinted = bridge.compiled(Functional(body, segment.written, wrapper, segment.graph), config.compile_options)
+            hinted(*taken)
+        except Exception as error:
+            # Any error: which one a release raises for hints that it does not know is written nowhere.
+            log.info("hints refused: %s", error)
+            torch._dynamo.reset()
+            _note(made, f"hints refused ({type(error).__name__}), order by emission")
+        else:
+            _note(made, "order by strict hints")
+            return hinted
+    else:
+        _note(made, "order by emission" if not config.hints else "no hints in this release, order by emission")
+    return bridge.compiled(Functional(body, segment.written, None, segment.graph), config.compile_options)
+
+
+def _note(made: Ready, note: str) -> None:
+    if note not in made.notes:
+        made.notes.append(note)
+
+
+class _Body(torch.nn.Module):
+    """A segment as a module that counts how often its Python code runs."""
+
+    def __init__(self, run: Straight, bodies: list[int]) -> None:
+        super().__init__()
+        self._run, self._bodies = run, bodies
+
+    def forward(self, *taken: torch.Tensor) -> Tensors:
+        self._bodies[0] += 1
+        return self._run(*taken)
+
+
+def _captured(
+    bridge: Bridge, config: HpuConfig, segment: Segment, run: Straight, made: Ready
+) -> Callable[..., Tensors]:
+    """One wrapper per segment, called with tensors only: scalars would be hashed by value."""
+    return bridge.graphed(_Body(run, made.bodies))

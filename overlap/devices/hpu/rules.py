@@ -1,0 +1,49 @@
+"""What the card's fused kernels cannot do, checked before anything is compiled.
+
+Sources: reports of silent NaN in serving stacks (bias size), the vendor's page on slicing inside the fused kernel
+(block sizes), and vllm-gaudi's sliced attention (no causal flag in what is merged; see `fused`).
+"""
+
+from __future__ import annotations
+
+from overlap.devices.hpu.settings import BLOCK_COLUMNS, BLOCK_ROWS, HpuConfig
+from overlap.errors import OpFailedError
+from overlap.program import Op, Program
+
+# From this size on the fused kernel gives NaN without a word.
+BIAS_LIMIT_BYTES = 2**31
+FUSED = ("fused_attention", "fused_partial")
+
+
+def require_feasible(program: Program, config: HpuConfig) -> None:
+    """Refuse what would come out wrong.
+
+    Raises:
+        OpFailedError: with the op and the rule.
+    """
+    for op in program.ops:
+        if op.kernel.kind == "fused_attention":
+            _check_bias(op)
+            _check_blocks(op, config)
+
+
+def _check_bias(op: Op) -> None:
+    batch = op.refs[op.reads[0]].size[0]
+    for ref in op.refs[3:]:
+        if len(ref.size) == 2 and ref.bytes * batch >= BIAS_LIMIT_BYTES:
+            raise OpFailedError(
+                f"{op.name}: a bias of {ref.bytes * batch:,} bytes; from {BIAS_LIMIT_BYTES:,} on the kernel gives NaN",
+                "a smaller query_tile or kv_tile",
+            )
+
+
+def _check_blocks(op: Op, config: HpuConfig) -> None:
+    """With block sizes set, lengths are multiples of them."""
+    tokens, keys = op.refs[0].size[2], op.refs[1].size[2]
+    for name, length, what in ((BLOCK_ROWS, tokens, "query"), (BLOCK_COLUMNS, keys, "key")):
+        size = int(config.environment.get(name, 1))
+        if length % size:
+            raise OpFailedError(
+                f"{op.name}: {length} {what} tokens are no multiple of {name}={size}",
+                "another tile, or another block size",
+            )

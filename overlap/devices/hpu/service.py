@@ -1,0 +1,186 @@
+"""What the process with the card does on request: prepare, time, profile, compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from overlap.devices.base import Gate
+from overlap.devices.hpu.bridge import Bridge
+from overlap.devices.hpu.counters import Counts
+from overlap.devices.hpu.errors import in_words
+from overlap.devices.hpu.modes import Ready, ready
+from overlap.devices.hpu.settings import HpuConfig
+from overlap.devices.hpu.timing import Tally, runs_per_sample, sample_ns
+from overlap.devices.hpu.wire import load, save
+from overlap.devices.interpret import POISON
+from overlap.errors import DeviceError
+from overlap.program import Program
+
+# Runs before a program is timed: the first compiles, the second fills caches of recipes.
+WARM_UPS = 2
+PACKAGE = "habana-torch-plugin"
+
+
+@dataclass
+class Prepared:
+    """A program on the card. `before` are the counts when it was begun, `warm` those after its warm-up."""
+
+    ready: Ready
+    runs: int
+    before: Counts
+    warm: Counts
+    peak_bytes: int
+    workspace_bytes: int
+    tally: Tally = field(default_factory=Tally)
+    bad: list[str] = field(default_factory=list)
+
+
+class Service:
+    """Owns the card, the inputs and all prepared programs."""
+
+    def __init__(self, config: HpuConfig) -> None:
+        self._config = config
+        with self._explained("opening the card"):
+            self._bridge = Bridge()
+            if not self._bridge.available():
+                raise DeviceError("no Gaudi card can be used", "overlap doctor says what is missing")
+            # The first tensor acquires the card.
+            self._bridge.to_device(torch.zeros(1))
+            self._bridge.synchronize()
+        self._inputs: dict[str, torch.Tensor] = {}
+        self._prepared: dict[int, Prepared] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """What the card and its software are."""
+        try:
+            release = metadata.metadata(PACKAGE)["Version"]
+        except metadata.PackageNotFoundError:
+            release = "unknown"
+        chip = self._bridge.chip()
+        return {
+            "chip": chip,
+            "name": self._bridge.name() or chip or "Gaudi",
+            "cards": self._bridge.count(),
+            "release": release,
+            "torch": str(torch.__version__),
+            "memory_bytes": self._bridge.memory().get("limit", 0),
+        }
+
+    def inputs(self, path: Path) -> None:
+        """Take inputs from a file to the card."""
+        with self._explained("copying the inputs to the card"):
+            self._inputs |= {name: self._bridge.to_device(tensor) for name, tensor in load(path).items()}
+            self._bridge.synchronize()
+
+    def prepare(self, number: int, program: Program, order: Sequence[int]) -> list[str]:
+        """Bind and warm up a program under `number`; returns notes on how its order was passed on."""
+        bridge = self._bridge
+        need = program.input_bytes() + program.peak_bytes(order)
+        with self._explained(program.label, need), torch.no_grad():
+            before = Counts.now(bridge)
+            used = bridge.memory().get("in_use", 0)
+            bridge.reset_peak()
+            made = ready(bridge, self._config, program, order, self._inputs)
+            for _ in range(WARM_UPS):
+                made.run()
+            bridge.synchronize()
+            runs = runs_per_sample(bridge, made.run, self._config.sample_ms)
+            memory = bridge.memory()
+        peak = max(0, memory["max_in_use"] - used) if "max_in_use" in memory else program.peak_bytes(order)
+        warm = Counts.now(bridge)
+        self._prepared[number] = Prepared(made, runs, before, warm, peak, memory.get("workspace", -1))
+        return made.notes
+
+    def time(self, number: int, repeats: int) -> list[int]:
+        """Samples in ns."""
+        one = self._prepared[number]
+        with self._running(one):
+            return [
+                sample_ns(self._bridge, one.ready.run, one.runs, one.ready.bodies, one.tally) for _ in range(repeats)
+            ]
+
+    def outputs(self, number: int, path: Path) -> None:
+        """Run once with what is to be written poisoned before; the outputs into a file."""
+        one = self._prepared[number]
+        program = one.ready.program
+        with self._running(one):
+            for op in program.ops:
+                for position in op.writes:
+                    ref = op.refs[position]
+                    if program.roots[ref.root].name:
+                        ref.resolve(one.ready.roots.named(ref.root)).fill_(POISON)
+            one.ready.run()
+            found = {name: tensor.cpu() for name, tensor in one.ready.outputs().items()}
+        one.bad = [name for name, tensor in found.items() if not bool(torch.isfinite(tensor).all())]
+        save(found, path)
+
+    def profile(self, number: int, path: Path) -> None:
+        """Run once under the profiler; its trace into a file."""
+        one = self._prepared[number]
+        activity = self._bridge.profiler_activity()
+        if activity is None:
+            raise DeviceError("PyTorch's profiler knows no HPU here", "run in Intel's container")
+        with self._running(one):
+            activities = [torch.profiler.ProfilerActivity.CPU, activity]
+            with torch.profiler.profile(activities=activities) as profiler:
+                one.ready.run()
+                self._bridge.synchronize()
+            profiler.export_chrome_trace(str(path))
+
+    def peak_bytes(self, number: int) -> int:
+        """Most bytes beside the inputs while it was prepared and warmed up, workspace included."""
+        return self._prepared[number].peak_bytes
+
+    def gates(self, number: int) -> dict[str, Gate]:
+        """What must hold for a program, but for what only a trace can tell."""
+        one, bridge = self._prepared[number], self._bridge
+        now, limit = Counts.now(bridge), bridge.memory().get("limit", 0)
+        fell = now.fell_since(one.before)
+        need = one.ready.program.input_bytes() + one.peak_bytes
+        workspace = f", workspace {one.workspace_bytes / 2**20:.0f} MiB" if one.workspace_bytes >= 0 else ""
+        return {
+            "memory": Gate(not limit or need <= limit, f"{need / 2**20:.0f} of {limit / 2**20:.0f} MiB{workspace}"),
+            "cpu_fallback": _counted(one.before.fallbacks, not fell, ", ".join(fell) or "none"),
+            "recompiles": _counted(one.warm.compilations, one.tally.samples > 0, str(one.tally)),
+            "recipes": Gate(True, _recipes(one)),
+            "finite": Gate(not one.bad, f"not finite: {', '.join(one.bad)}" if one.bad else "all outputs"),
+            "order passed on": Gate(True, "; ".join(one.ready.notes) or "as written"),
+        }
+
+    def forget(self, number: int) -> None:
+        """Free a program."""
+        self._prepared.pop(number, None)
+
+    @contextmanager
+    def _running(self, one: Prepared) -> Iterator[None]:
+        need = one.ready.program.input_bytes() + one.peak_bytes
+        with self._explained(one.ready.program.label, need), torch.no_grad():
+            yield
+
+    @contextmanager
+    def _explained(self, what: str, need_bytes: int = 0) -> Iterator[None]:
+        """Errors of the bridge in words."""
+        try:
+            yield
+        except RuntimeError as error:
+            bridge = getattr(self, "_bridge", None)
+            limit = bridge.memory().get("limit", 0) if bridge is not None else 0
+            raise in_words(error, what, need_bytes, limit) from error
+
+
+def _counted(total: int | None, passed: bool, text: str) -> Gate:
+    return Gate(True, "not counted by this release") if total is None else Gate(passed, text)
+
+
+def _recipes(one: Prepared) -> str:
+    if one.before.compilations is None:
+        return "not counted by this release"
+    graphs = len(one.ready.parts)
+    return f"{one.warm.compiled_since(one.before)} compiled for {graphs} graph{'' if graphs == 1 else 's'}"

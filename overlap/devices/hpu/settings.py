@@ -1,0 +1,59 @@
+"""Config of the `hpu` device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from overlap.errors import ConfigError
+
+COMPILE, LAZY, LAZY_GRAPHS, EAGER = MODES = ("compile", "lazy", "lazy_graphs", "eager")
+SOFTMAX_MODES = ("None", "fast", "fp32")
+REPORT, REQUIRE = OBEY = ("report", "require")
+# Query and key block sizes of the fused attention must be equal (facts in the module text of `fused`).
+BLOCK_ROWS, BLOCK_COLUMNS = "PT_HPU_SDPA_BR_FACTOR", "PT_HPU_SDPA_BC_FACTOR"
+
+
+@dataclass(frozen=True)
+class HpuConfig:
+    """How programs run on a Gaudi card.
+
+    `hints` passes an order as strict scheduling hints (mode compile), `control_edges` as edges between matrix ops
+    (lazy modes). `obey` says what happens if the trace shows another order or fewer matrix nodes than asked for:
+    `report` says so in the gates, `require` fails the variant. `compile_options` go to `torch.compile`, `environment`
+    is set before the bridge is imported. A timed sample is at least `sample_ms` long, over as many runs as that takes.
+    """
+
+    mode: str = COMPILE
+    hints: bool = True
+    control_edges: bool = True
+    obey: str = REPORT
+    compile_options: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    softmax_mode: str = "None"
+    recompute: bool = True
+    fused_norm: bool = True
+    fused_rope: bool = False
+    sample_ms: float = 10.0
+    hardware_profile: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that the bridge would take and misunderstand."""
+        for name, known in (("mode", MODES), ("softmax_mode", SOFTMAX_MODES), ("obey", OBEY)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"device.hpu.{name} is {getattr(self, name)!r}", f"one of {', '.join(known)}")
+        if not self.sample_ms > 0:
+            raise ConfigError(f"device.hpu.sample_ms is {self.sample_ms}", "it must be positive")
+        _check_blocks(self.environment)
+
+
+def _check_blocks(environment: dict[str, str]) -> None:
+    """Br and Bc must be equal and positive."""
+    given = {name: environment[name] for name in (BLOCK_ROWS, BLOCK_COLUMNS) if name in environment}
+    for name, value in given.items():
+        if not str(value).isdigit() or int(value) < 1:
+            raise ConfigError(f"device.hpu.environment.{name} is {value!r}", "a number of tokens, such as 1024")
+    if len({str(value) for value in given.values()}) > 1:
+        raise ConfigError(
+            f"{BLOCK_ROWS} is {given[BLOCK_ROWS]} and {BLOCK_COLUMNS} is {given[BLOCK_COLUMNS]}", "they must be equal"
+        )

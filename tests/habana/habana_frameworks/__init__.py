@@ -1,0 +1,1 @@
+"""A stand-in for Intel's package, for tests only; see `torch`."""

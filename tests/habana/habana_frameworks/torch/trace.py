@@ -1,0 +1,43 @@
+"""The trace that Kineto writes for a Gaudi2: compact JSON, device rows under pid 0, a thread per lane."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from habana_frameworks.torch.card import Node
+
+MME_TID, TPC_TID, TPCS = 6000, 7000, 2
+PATHS = {"mm": "gemm", "bmm": "batch_gemm"}
+
+
+def write(path: str, launches: list[list[Node]]) -> None:
+    """Rows of all launches."""
+    rows: list[dict[str, Any]] = [
+        {"ph": "M", "name": "process_name", "pid": 0, "tid": 0, "args": {"name": "/device:HPU:0"}},
+        {"ph": "M", "name": "thread_name", "pid": 0, "tid": MME_TID, "args": {"name": "[HD0] MME"}},
+    ]
+    for lane in range(TPCS):
+        name = {"name": f"[HD0] TPC {lane}"}
+        rows.append({"ph": "M", "name": "thread_name", "pid": 0, "tid": TPC_TID + lane, "args": name})
+    # Python's own threads may be filed under the device.
+    rows.append(
+        {"ph": "X", "cat": "python_function", "name": "threading.py(1): run", "pid": 0, "tid": 0, "ts": 0, "dur": 1}
+    )
+    for recipe, nodes in enumerate(launches):
+        for node in nodes:
+            lanes = [MME_TID] if node.engine == "MME" else [TPC_TID + lane for lane in range(TPCS)]
+            rows += [_row(node, lane, recipe) for lane in lanes]
+    about = {"schemaVersion": 1, "deviceProperties": [{"name": "GAUDI2", "totalGlobalMem": 1}]}
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({**about, "traceEvents": rows, "traceName": path}, file)
+
+
+def _row(node: Node, lane: int, recipe: int) -> dict[str, Any]:
+    matrix = node.engine == "MME"
+    kind = PATHS.get(node.name, node.name)
+    event = "MMEH_WB0_MON_TS_BIT1" if matrix else "TPC_SPU_START_TO_SPU_HALT"
+    args = {"EventName": f"{recipe}/{kind}/{node.number}", "HW event name": event, "device": 0, "recipeId": recipe}
+    name = {"mm": "GEMM", "bmm": "BatchGemm"}.get(node.name, f"{node.name}_fwd_bf16")
+    where = {"pid": 0, "tid": lane, "ts": node.start_ns / 1e3, "dur": (node.end_ns - node.start_ns) / 1e3}
+    return {"ph": "X", "cat": "kernel", "name": name, **where, "args": args}

@@ -1,0 +1,17 @@
+"""`habana_frameworks.torch.utils.experimental`."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class synDeviceType(Enum):  # noqa: N801 - the name is theirs
+    """Kinds of cards."""
+
+    synDeviceGaudi = 1
+    synDeviceGaudi2 = 4
+    synDeviceGaudi3 = 5
+
+
+def _get_device_type() -> synDeviceType:
+    return synDeviceType.synDeviceGaudi2
