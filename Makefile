@@ -11,8 +11,8 @@ GAUDI = $(shell $(PYTHON) -c 'import importlib.util as u; print(u.find_spec("hab
 SITE = $(if $(GAUDI),--system-site-packages)
 PINS = $(if $(GAUDI),,--constraint constraints.txt)
 
-.PHONY: sweep profile analyze tensorboard devices test lint types clean
-sweep profile analyze tensorboard devices: $(STAMP)
+.PHONY: sweep profile analyze tensorboard devices doctor test lint types clean
+sweep profile analyze tensorboard devices doctor: $(STAMP)
 	@$(BIN)/overlap $@ $(ARGS)
 
 test: $(STAMP)

@@ -1,7 +1,8 @@
 """The command line: `overlap <command> [overrides]`.
 
-Contract: exit code 0 when everything that was asked for was done, 2 and one line on stderr when the user has to change
-something, 130 after Ctrl-C. Whatever shows a traceback is a defect of the program.
+Contract: exit code 0 when everything that was asked for was done, 1 when `doctor` finds the device unusable, 2 and one
+line on stderr when the user has to change something, 130 after Ctrl-C. Whatever shows a traceback is a defect of the
+program.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def _plain(command: Command, known: Mapping[str, str], rest: list[str]) -> int:
             hint = " ".join(f"{one}=<{one}>" for one in known)
             raise ConfigError(f"{command.name} does not take {argument!r}", f"overlap {command.name} {hint}")
         values[name] = value
-    import_module(command.module).run(**values)
-    return 0
+    code = import_module(command.module).run(**values)
+    return int(code or 0)
 
 
 def _with_hydra(command: Command, rest: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from overlap.cli import main
+from tests.hpu import Double
 
 # Two noisy cores: a deadline would test the machine, not the code.
 settings.register_profile("overlap", deadline=None, max_examples=60)
@@ -42,3 +43,11 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Answer(code, seen.out, seen.err)
 
     return call
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
+    """The double of a Gaudi's bridge, for processes that the test starts."""
+    found = Double(monkeypatch)
+    yield found
+    found.close()

@@ -81,6 +81,15 @@ COMMANDS: dict[str, Command] = {
             examples=("overlap devices device=gaudi2",),
         ),
         Command(
+            "doctor",
+            "say what this machine is, what works on it, and what to set",
+            plain={
+                "device": "device to look at (default auto: the card where there are signs of one, else the host)",
+                "mode": "look at one mode of a card only: compile, lazy, lazy_graphs or eager",
+            },
+            examples=("overlap doctor", "overlap doctor device=hpu mode=lazy_graphs"),
+        ),
+        Command(
             "validate",
             "compare a modelled device with published measurements",
             ("device",),

@@ -36,6 +36,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -52,7 +54,8 @@ class Bridge:
 
     def __init__(self) -> None:
         self._core = _module(f"{ROOT}.core")
-        if self._core is None or not hasattr(torch, "hpu"):
+        self._hpu: Any = getattr(torch, "hpu", None)
+        if self._core is None or self._hpu is None:
             raise DeviceError(
                 "habana_frameworks is not usable in this environment",
                 "run inside Intel's PyTorch container, or see what `overlap doctor` says",
@@ -68,7 +71,7 @@ class Bridge:
 
     def available(self) -> bool:
         """Whether a card can be used by this process."""
-        return bool(torch.hpu.is_available()) and self.count() > 0
+        return bool(self._hpu.is_available()) and self.count() > 0
 
     def lazy(self) -> bool | None:
         """Whether ops are accumulated until a step is marked; None if nothing tells."""
@@ -77,11 +80,11 @@ class Bridge:
 
     def count(self) -> int:
         """Cards that this process sees."""
-        return int(torch.hpu.device_count())
+        return int(self._hpu.device_count())
 
     def synchronize(self) -> None:
         """Wait for all work on all streams."""
-        torch.hpu.synchronize()
+        self._hpu.synchronize()
 
     def chip(self) -> str:
         """`gaudi`, `gaudi2`, `gaudi3`, or empty if neither the device type nor the name tells."""
@@ -97,7 +100,7 @@ class Bridge:
 
     def name(self) -> str:
         """The card's name as the bridge gives it."""
-        read = getattr(torch.hpu, "get_device_name", None)
+        read = getattr(self._hpu, "get_device_name", None)
         return str(read()) if read is not None else ""
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -108,7 +111,7 @@ class Bridge:
 
     def timing_event(self) -> Any:
         """An event that takes the time, or None if this release has none."""
-        make = getattr(torch.hpu, "Event", None)
+        make = getattr(self._hpu, "Event", None)
         if make is None:
             return None
         try:
@@ -116,8 +119,10 @@ class Bridge:
         except TypeError:
             return None
 
-    def mark_step(self) -> Callable[[], None]:
-        """What ends the graph that lazy mode has accumulated."""
+    def step(self, lazy: bool) -> Callable[[], None]:
+        """What to call behind the ops that are to be one graph: ends it in lazy modes, does nothing in others."""
+        if not lazy:
+            return _nothing
         mark = getattr(self._core, "mark_step", None)
         if mark is None:
             raise DeviceError("this release has no lazy mode", "device.hpu.mode=compile")
@@ -128,21 +133,21 @@ class Bridge:
     def memory(self) -> dict[str, int]:
         """`limit`, `in_use`, `max_in_use` and, where the release tells it apart, `workspace`, in bytes."""
         found: dict[str, int] = {}
-        stats = getattr(torch.hpu, "memory_stats", None)
+        stats = getattr(self._hpu, "memory_stats", None)
         if stats is not None:
             names = {"Limit": "limit", "InUse": "in_use", "MaxInUse": "max_in_use"}
             found = {ours: int(value) for theirs, value in stats().items() if (ours := names.get(theirs))}
-        extended = getattr(getattr(torch.hpu, "memory", None), "_extended_memory_summary_dict", None)
+        extended = getattr(getattr(self._hpu, "memory", None), "_extended_memory_summary_dict", None)
         if extended is not None:
             found |= {"workspace": int(dict(extended()).get("workspace", 0))}
-        info = getattr(torch.hpu, "mem_get_info", None)
+        info = getattr(self._hpu, "mem_get_info", None)
         if info is not None:
             found["limit"] = int(info()[1])
         return found
 
     def reset_peak(self) -> None:
         """Forget the highest use so far."""
-        reset = getattr(torch.hpu, "reset_peak_memory_stats", None)
+        reset = getattr(self._hpu, "reset_peak_memory_stats", None)
         if reset is not None:
             reset()
 
@@ -162,7 +167,7 @@ class Bridge:
 
     def graphed(self, module: torch.nn.Module) -> torch.nn.Module:
         """`module` captured at its first call and replayed after it, as serving stacks do it."""
-        wrap = getattr(torch.hpu, "wrap_in_hpu_graph", None) or getattr(
+        wrap = getattr(self._hpu, "wrap_in_hpu_graph", None) or getattr(
             _module(f"{ROOT}.hpu"), "wrap_in_hpu_graph", None
         )
         if wrap is None:
@@ -177,14 +182,19 @@ class Bridge:
         """`module` compiled for static shapes."""
         if BACKEND not in torch._dynamo.list_backends(exclude_tags=()):
             raise DeviceError(f"torch.compile knows no backend {BACKEND}", "PT_HPU_LAZY_MODE must be 0 at import")
-        more = {"options": dict(options)} if options else {}
-        return torch.compile(module, backend=BACKEND, dynamic=False, fullgraph=True, **more)
+        more: dict[str, Any] = {"options": dict(options)} if options else {}
+        # Dynamo keeps what it has compiled per code object, and refuses the ninth module that shares one.
+        own = FunctionType(type(module).forward.__code__.replace(), type(module).forward.__globals__)
+        module.forward = MethodType(own, module)
+        made: Callable[..., Any] = torch.compile(module, backend=BACKEND, dynamic=False, fullgraph=True, **more)
+        return made
 
     def hints(self) -> Callable[..., Any] | None:
         """PyTorch's `hints_wrapper`, or None."""
-        return getattr(_module("torch._higher_order_ops.hints_wrap"), "hints_wrapper", None)
+        found: Callable[..., Any] | None = getattr(_module("torch._higher_order_ops.hints_wrap"), "hints_wrapper", None)
+        return found
 
-    def control_edge(self) -> Callable[..., torch.Tensor] | None:
+    def control_edge(self) -> Any:
         """`(before, after) → after`: an edge between two tensors, or None."""
         return _op("control_edge_other_")
 
@@ -194,7 +204,7 @@ class Bridge:
         """The autograd function `FusedSDPA`, or None."""
         return getattr(self._kernels, "FusedSDPA", None)
 
-    def sdpa_recompute(self) -> Callable[..., Any] | None:
+    def sdpa_recompute(self) -> Any:
         """The raw fused attention that also gives row maxima and reciprocal row sums, or None."""
         return _op("sdpa_recomp_fwd")
 
@@ -208,9 +218,20 @@ class Bridge:
 
     # -- profiler ----------------------------------------------------------------------------------------------------
 
-    def profiler_activity(self) -> Any:
-        """`ProfilerActivity.HPU`, or None. Looked up late: importing the bridge replaces the class."""
-        return getattr(torch.profiler.ProfilerActivity, "HPU", None)
+    def profile(self, run: Callable[[], object], path: Path) -> None:
+        """Call `run` under the profiler and write its trace to `path`."""
+        # Looked up late: importing the bridge replaces both classes.
+        activity = getattr(torch.profiler.ProfilerActivity, "HPU", None)
+        if activity is None:
+            raise DeviceError("PyTorch's profiler knows no HPU here", "run inside Intel's PyTorch container")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, activity]) as profiler:
+            run()
+            self.synchronize()
+        profiler.export_chrome_trace(str(path))
+
+
+def _nothing() -> None:
+    return None
 
 
 def _module(name: str) -> Any:

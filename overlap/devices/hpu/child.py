@@ -37,7 +37,7 @@ class Child:
     """
 
     def __init__(self, config: HpuConfig, environment: Mapping[str, str], timeout_s: float) -> None:
-        self._config, self._environment, self._timeout_s = config, dict(environment), timeout_s
+        self._config, self.environment, self._timeout_s = config, dict(environment), timeout_s
         self._folder = tempfile.TemporaryDirectory(prefix="overlap-hpu-")
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -66,7 +66,7 @@ class Child:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "overlap.devices.hpu.worker", str(theirs.fileno())],
-                env=self._environment,
+                env=self.environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

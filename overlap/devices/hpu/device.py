@@ -7,7 +7,7 @@ been raced on the card.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,18 @@ import polars as pl
 import torch
 
 from overlap import __version__
-from overlap.devices.base import DeviceInfo, Gate, StackRun, require_memory
+from overlap.devices.base import DeviceInfo, StackRun, require_memory
 from overlap.devices.config import DeviceConfig
 from overlap.devices.gaudi.constants import CHIPS
 from overlap.devices.gaudi.model import GaudiDevice
 from overlap.devices.hpu.child import Child
 from overlap.devices.hpu.environment import child_environment, recorded
-from overlap.devices.hpu.order import obeyed
+from overlap.devices.hpu.hardware import HardwareProfile
 from overlap.devices.hpu.rules import require_feasible
-from overlap.devices.hpu.settings import REQUIRE, HpuConfig
+from overlap.devices.hpu.runnable import HpuRunnable
+from overlap.devices.hpu.settings import HpuConfig
 from overlap.devices.hpu.shares import shared_times
-from overlap.devices.hpu.wire import load, save
+from overlap.devices.hpu.wire import save
 from overlap.errors import DeviceError, OpFailedError
 from overlap.program import Program
 from overlap.queues import Cuts, QueueRules
@@ -46,6 +47,7 @@ class HpuDevice:
         self._environment = child_environment(self.config)
         self.child = Child(self.config, self._environment, config.timeout_s)
         try:
+            self._hardware = self._hardware_profile()
             self.child.start()
         except BaseException:
             self.child.close()
@@ -56,8 +58,18 @@ class HpuDevice:
         self.info = self._describe(about, config.memory_fraction)
         self._stack: HpuRunnable | None = None
         self._numbers = 0
+        self._dropped: list[tuple[int, int]] = []
         self._inputs: dict[int, Mapping[str, torch.Tensor]] = {}
         self._sent: tuple[int, int] = (0, 0)
+
+    def _hardware_profile(self) -> HardwareProfile | None:
+        """Set up before the process starts, which reads what is set up."""
+        if not self.config.hardware_profile:
+            return None
+        found = HardwareProfile(self.child.folder / "hardware", self._environment)
+        self.child.environment.update(found.environment)
+        self._environment["HABANA_PROFILE"] = found.environment["HABANA_PROFILE"]
+        return found
 
     def _describe(self, about: Mapping[str, Any], fraction: float) -> DeviceInfo:
         software = {
@@ -123,6 +135,35 @@ class HpuDevice:
             path.unlink(missing_ok=True)
         self._sent = key
 
+    def profiled(self, run: Callable[[Path], object]) -> pl.DataFrame:
+        """The event table of what `run` profiles into the file it is given, or of the hardware profile beside it."""
+        path = self.child.folder / "run.pt.trace.json"
+        if self._hardware is not None:
+            self._hardware.begin()
+        run(path)
+        try:
+            found = self._hardware.newest() if self._hardware is not None else None
+            events = (found or read_trace(path)).events
+        finally:
+            path.unlink(missing_ok=True)
+        if events.filter(pl.col("engine").is_in(["MME", "TPC"])).is_empty():
+            raise DeviceError(
+                "the profile holds no lanes of the device",
+                "HABANA_PROFILE must not be 0 and the shim not disabled (HABANA_SHIM_DISABLE); see overlap doctor",
+            )
+        return events
+
+    def drop(self, generation: int, number: int) -> None:
+        """Note that nobody needs a program any more. Asks nothing: this may happen in the middle of a request."""
+        self._dropped.append((generation, number))
+
+    def clear_dropped(self) -> None:
+        """Have the card forget what was dropped."""
+        while self._dropped:
+            generation, number = self._dropped.pop()
+            if generation == self.child.generation:
+                self.child.ask("forget", number)
+
     def next_number(self) -> int:
         """A number that no program has had."""
         self._numbers += 1
@@ -130,18 +171,15 @@ class HpuDevice:
 
     def time_stack(self, stack: StackRun, repeats: int) -> list[int]:
         """Times of the stack's program: fused attention, a graph per layer, in the same mode."""
-        if self._stack is None:
-            program = stack.program()
+        program = stack.program()
+        if self._stack is None or self._stack.program is not program:
             self._stack = self.prepare(program, range(len(program.ops)), stack.tensors())
         return self._stack.time(repeats)
 
     def op_times(self, program: Program, repeats: int, *, known: Collection[str] = ()) -> dict[str, int]:
         """Times of kernels out of one profile of the whole program; see `shares`."""
         runnable = HpuRunnable(self, program, range(len(program.ops)), stand_ins(program))
-        try:
-            return shared_times(runnable.profile(), program, self.expected_times(program))
-        finally:
-            runnable.forget()
+        return shared_times(runnable.profile(), program, self.expected_times(program))
 
     def speedup_interval(self, before: object, after: object) -> None:
         """The card measures."""
@@ -178,109 +216,6 @@ class HpuDevice:
     def queue_rules(self) -> QueueRules:
         """Signals and fences of the chip."""
         return self._model.queue_rules
-
-
-class HpuRunnable:
-    """A program on the card; see `overlap.devices.base.Runnable`. Prepared anew if its process had to be ended."""
-
-    def __init__(
-        self, device: HpuDevice, program: Program, order: Sequence[int], inputs: Mapping[str, torch.Tensor]
-    ) -> None:
-        self._device, self._inputs = device, inputs
-        self.program, self.order = program, list(order)
-        self._number, self._generation = 0, 0
-        self._failure: OpFailedError | None = None
-        self._notes: list[str] = []
-
-    def ensure(self) -> None:
-        """Be there on the card; what hung or crashed once is not tried again."""
-        if self._failure is not None:
-            raise self._failure
-        self._device.send_inputs(self._inputs)
-        if self._number and self._generation == self._device.child.generation:
-            return
-        number = self._device.next_number()
-        self._notes = self._ask("prepare", number, self.program, self.order)
-        self._number, self._generation = number, self._device.child.generation
-
-    def _ask(self, request: str, *arguments: object) -> Any:
-        try:
-            return self._device.child.ask(request, *arguments)
-        except OpFailedError as error:
-            self._failure = error
-            raise
-
-    def _on_card(self, request: str, *arguments: object) -> Any:
-        self.ensure()
-        return self._ask(request, self._number, *arguments)
-
-    def time(self, repeats: int) -> list[int]:
-        """Device time of a run in ns; each sample is the mean of as many runs as make it long enough."""
-        times: list[int] = self._on_card("time", repeats)
-        return times
-
-    def profile(self) -> pl.DataFrame:
-        """The event table of one run.
-
-        Raises:
-            DeviceError: the trace has no lanes of the device.
-        """
-        path = self._device.child.folder / f"{self._number}.pt.trace.json"
-        self._on_card("profile", path)
-        try:
-            events = read_trace(path).events
-        finally:
-            path.unlink(missing_ok=True)
-        if events.filter(pl.col("engine").is_in(["MME", "TPC"])).is_empty():
-            raise DeviceError(
-                "the profile holds no lanes of the device",
-                "HABANA_PROFILE must not be 0 and the shim not disabled (HABANA_SHIM_DISABLE); see overlap doctor",
-            )
-        first = int(events["start_ns"].min() or 0)  # type: ignore[arg-type]
-        return events.with_columns(
-            pl.col("start_ns") - first,
-            pl.col("end_ns") - first,
-            pl.when(pl.col("tail_ns") < 0).then(pl.col("tail_ns")).otherwise(pl.col("tail_ns") - first),
-        )
-
-    def outputs(self) -> dict[str, torch.Tensor]:
-        """Run once on poisoned inputs; copies of the outputs on this side."""
-        path: Path = self._device.child.folder / "outputs.pt"
-        self._on_card("outputs", path)
-        try:
-            return {name: tensor.clone() for name, tensor in load(path).items()}
-        finally:
-            path.unlink(missing_ok=True)
-
-    @property
-    def peak_bytes(self) -> int:
-        """Most bytes beside the inputs that the card's allocator has seen, workspace included."""
-        return int(self._on_card("peak_bytes"))
-
-    def gates(self) -> dict[str, Gate]:
-        """Counters of the bridge, and what a trace says of the order."""
-        gates: dict[str, Gate] = self._on_card("gates")
-        required = self._device.config.obey == REQUIRE
-        try:
-            found = obeyed(self.profile(), self.program, self.order)
-        except DeviceError as error:
-            text = f"cannot tell: {error.message}"
-            return gates | {"matrix nodes": Gate(not required, text), "order": Gate(not required, text)}
-        nodes = f"{found.found} found of {found.asked} asked for"
-        return gates | {
-            "matrix nodes": Gate(not (required and found.merged), nodes),
-            "order": Gate(not (required and found.kept is False), found.text),
-        }
-
-    def uncertainty(self) -> None:
-        """The card measures."""
-        return None
-
-    def forget(self) -> None:
-        """Free it on the card."""
-        if self._number and self._generation == self._device.child.generation:
-            self._device.child.ask("forget", self._number)
-            self._number = 0
 
 
 def stand_ins(program: Program) -> dict[str, torch.Tensor]:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from overlap.devices.hpu.settings import COMPILE, EAGER, HpuConfig
+from overlap.devices.hpu.settings import BLOCK_COLUMNS, BLOCK_ROWS, HpuConfig
 from overlap.errors import ConfigError
 
 LAZY_MODE = "PT_HPU_LAZY_MODE"
 PROFILE = "HABANA_PROFILE"
 # Only this spelling is true everywhere: the bridge of 1.19 takes "true" for false.
 YES, NO = "1", "0"
-RECORDED_PREFIXES = ("PT_HPU_", "HABANA_PROFILE", "PT_ENABLE_INT64_SUPPORT", "RUN_TPC_FUSER", "DISABLE_PARALLELISM")
+RECORDED_PREFIXES = ("PT_HPU", "HABANA_PROFILE", "PT_ENABLE_INT64_SUPPORT", "RUN_TPC_FUSER", "DISABLE_PARALLELISM")
 SPELLED_BOOLEANS = {"true": YES, "false": NO, "yes": YES, "no": NO, "on": YES, "off": NO}
 
 
@@ -30,7 +30,7 @@ def child_environment(config: HpuConfig, outer: Mapping[str, str] | None = None)
         ConfigError: the config sets a pinned variable to something else.
     """
     pinned = {
-        LAZY_MODE: NO if config.mode in (COMPILE, EAGER) else YES,
+        LAZY_MODE: YES if config.lazy else NO,
         # Without them graph compilations and hits of the recipe cache are not told apart.
         "PT_HPU_METRICS_GC_DETAILS": YES,
         "PT_HPU_ENABLE_CACHE_METRICS": YES,
@@ -44,10 +44,10 @@ def child_environment(config: HpuConfig, outer: Mapping[str, str] | None = None)
     found = dict(os.environ if outer is None else outer)
     if found.get(PROFILE, NO) == NO:
         # With 0 the profiler would refuse; unset, the bridge sets this itself, but only at import.
-        found[PROFILE] = YES if config.hardware_profile else "profile_api_light"
-    if config.hardware_profile:
-        found["HABANA_PROFILE_WRITE_HLTV"] = YES
+        found[PROFILE] = "profile_api_light"
     found.update({name: spelled(value) for name, value in config.environment.items()})
+    if config.sdpa_block is not None:
+        found |= {name: str(config.sdpa_block) for name in (BLOCK_ROWS, BLOCK_COLUMNS)}
     return found | pinned
 
 

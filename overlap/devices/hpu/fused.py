@@ -14,7 +14,7 @@ A replacement is found by what a kernel computes, never by the name of an op; th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,8 +52,7 @@ def _no_slices(*_: Any) -> Any:
 
 def _whole(sdpa: Any, config: HpuConfig) -> Callable[..., torch.Tensor]:
     """Attention over all keys, as `overlap.kernels.fused.fused_attention`."""
-    parameters = _parameters(sdpa)
-    newer = [value for name, value in NEWER if name in parameters]
+    newer = [value for _, value in NEWER] if takes_windows(sdpa) else []
 
     def attend(
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, causal: bool
@@ -61,7 +60,7 @@ def _whole(sdpa: Any, config: HpuConfig) -> Callable[..., torch.Tensor]:
         batch, kv_heads, tokens, group, head_dim = query.shape
         heads = query.permute(0, 1, 3, 2, 4).reshape(batch, kv_heads * group, tokens, head_dim)
         # Positions: mask, dropout, causal, scale, softmax mode, recompute, valid lengths, padding side.
-        made = sdpa.apply(
+        made: torch.Tensor = sdpa.apply(
             heads, key, value, _mask(bias, batch), 0.0, causal, head_dim**-0.5, config.softmax_mode,
             config.recompute, None, RIGHT, *([False, False] if newer else []), *newer,
         )  # fmt: skip
@@ -95,32 +94,37 @@ def _mask(bias: torch.Tensor | None, batch: int) -> torch.Tensor | None:
     return None if bias is None else bias.expand(batch, 1, *bias.shape).contiguous()
 
 
-def _parameters(function: Any) -> Mapping[str, Any]:
-    """Parameters of an autograd function's forward; none if it does not tell."""
+def takes_windows(sdpa: Any) -> bool:
+    """Whether `FusedSDPA` takes windows and sinks; not if it does not tell."""
     try:
-        return inspect.signature(function.forward).parameters
+        parameters = inspect.signature(sdpa.forward).parameters
     except (TypeError, ValueError, AttributeError):
-        return {}
+        return False
+    return all(name in parameters for name, _ in NEWER)
 
 
 def replaced_kernel(bridge: Bridge, config: HpuConfig) -> Callable[[Kernel], Callable[[list[Any]], Any] | None]:
     """For a kernel, what computes it instead from the same inputs; None for most."""
     norm = bridge.rms_norm() if config.fused_norm else None
-    rotate = bridge.rotary() if config.fused_rope else None
+    turn = bridge.rotary() if config.fused_rope else None
 
     def find(kernel: Kernel) -> Callable[[list[Any]], Any] | None:
-        names = tuple(name for call in kernel.calls if (name := call.func._opname) != "_to_copy")
+        names = tuple(name for call in kernel.calls if (name := _name(call.func)) != "_to_copy")
         if norm is not None and names == NORM and kernel.inputs == 2:
-            eps = next(call.args[1] for call in kernel.calls if call.func._opname == "add_")
+            eps = next(call.args[1] for call in kernel.calls if _name(call.func) == "add_")
             return lambda values: [norm.apply(values[0], values[1], eps)]
-        if rotate is not None and names == ROTATE and kernel.inputs == 6:
-            return lambda values: _rotate(rotate, values)
+        if turn is not None and names == ROTATE and kernel.inputs == 6:
+            return lambda values: rotate(turn, values)
         return None
 
     return find
 
 
-def _rotate(rotate: Any, values: list[Any]) -> list[torch.Tensor]:
+def _name(func: Any) -> str:
+    return str(func._opname)
+
+
+def rotate(kernel: Any, values: list[Any]) -> list[torch.Tensor]:
     """Halves [..., T, h, D/2] with tables [T, 1, D/2] by the bridge's kernel for [B, h, T, D], blockwise."""
     first, cos, second, sin, first_target, second_target = values[:6]
     whole = torch.cat([first, second], dim=-1)
@@ -128,7 +132,7 @@ def _rotate(rotate: Any, values: list[Any]) -> list[torch.Tensor]:
     flat = whole.reshape(-1, tokens, heads, size).transpose(1, 2)
     tables = [torch.cat([one, one], dim=-1).reshape(1, 1, tokens, size) for one in (cos, sin)]
     positions = torch.arange(tokens, device=whole.device).unsqueeze(0)
-    turned = rotate.apply(flat, *tables, positions).transpose(1, 2).reshape(whole.shape)
+    turned = kernel.apply(flat, *tables, positions).transpose(1, 2).reshape(whole.shape)
     half = size // 2
     first_target.copy_(turned[..., :half])
     second_target.copy_(turned[..., half:])

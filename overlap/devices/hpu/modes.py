@@ -18,7 +18,6 @@ from overlap.devices.hpu.bridge import Bridge
 from overlap.devices.hpu.fused import replaced_calls, replaced_kernel
 from overlap.devices.hpu.segments import Roots, Segment, Straight, Ways, segments, straight
 from overlap.devices.hpu.settings import COMPILE, EAGER, LAZY, LAZY_GRAPHS, HpuConfig
-from overlap.devices.hpu.traced import Functional, trace
 from overlap.program import Program
 
 log = logging.getLogger(__name__)
@@ -56,9 +55,9 @@ def ready(
 ) -> Ready:
     """`program` in `order` on `inputs`, which are on the card; nothing has run yet, but for what compiling needs."""
     ways = Ways(replaced_calls(bridge, config), replaced_kernel(bridge, config))
-    step = bridge.mark_step() if config.mode in (LAZY, LAZY_GRAPHS) else _nothing
+    step = bridge.step(config.lazy)
     made = Ready(program, Roots(program, inputs), [], step)
-    if config.mode in (LAZY, LAZY_GRAPHS) and config.control_edges:
+    if config.lazy and config.control_edges:
         edge = bridge.control_edge()
         made.notes.append("order by emission" if edge is None else "order by emission and control edges")
         ways = replace(ways, edge=edge)
@@ -74,10 +73,6 @@ def ready(
     return made
 
 
-def _nothing() -> None:
-    return None
-
-
 def _plain(bridge: Bridge, config: HpuConfig, segment: Segment, run: Straight, made: Ready) -> Straight:
     return run
 
@@ -86,6 +81,9 @@ def _compiled(
     bridge: Bridge, config: HpuConfig, segment: Segment, run: Straight, made: Ready
 ) -> Callable[..., Tensors]:
     """Hinted if possible; what refuses hints runs without, and says so."""
+    # Late: it takes a second to import, which modes that compile nothing need not wait for.
+    from overlap.devices.hpu.traced import Functional, trace
+
     taken = made.roots.taken(segment)
     body = trace(run, taken, segment.written)
     wrapper = bridge.hints() if config.hints else None

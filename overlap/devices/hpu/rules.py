@@ -6,7 +6,7 @@ Sources: reports of silent NaN in serving stacks (bias size), the vendor's page 
 
 from __future__ import annotations
 
-from overlap.devices.hpu.settings import BLOCK_COLUMNS, BLOCK_ROWS, HpuConfig
+from overlap.devices.hpu.settings import HpuConfig
 from overlap.errors import OpFailedError
 from overlap.program import Op, Program
 
@@ -40,10 +40,10 @@ def _check_bias(op: Op) -> None:
 def _check_blocks(op: Op, config: HpuConfig) -> None:
     """With block sizes set, lengths are multiples of them."""
     tokens, keys = op.refs[0].size[2], op.refs[1].size[2]
-    for name, length, what in ((BLOCK_ROWS, tokens, "query"), (BLOCK_COLUMNS, keys, "key")):
-        size = int(config.environment.get(name, 1))
+    size = config.sdpa_block or 1
+    for length, what in ((tokens, "query"), (keys, "key")):
         if length % size:
             raise OpFailedError(
-                f"{op.name}: {length} {what} tokens are no multiple of {name}={size}",
+                f"{op.name}: {length} {what} tokens are no multiple of device.hpu.sdpa_block={size}",
                 "another tile, or another block size",
             )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +22,9 @@ from overlap.devices.hpu.wire import load, save
 from overlap.devices.interpret import POISON
 from overlap.errors import DeviceError
 from overlap.program import Program
+
+if TYPE_CHECKING:
+    from overlap.devices.hpu.probes import Probe
 
 # Runs before a program is timed: the first compiles, the second fills caches of recipes.
 WARM_UPS = 2
@@ -51,11 +54,21 @@ class Service:
             self._bridge = Bridge()
             if not self._bridge.available():
                 raise DeviceError("no Gaudi card can be used", "overlap doctor says what is missing")
+            self._require_mode()
             # The first tensor acquires the card.
             self._bridge.to_device(torch.zeros(1))
             self._bridge.synchronize()
         self._inputs: dict[str, torch.Tensor] = {}
         self._prepared: dict[int, Prepared] = {}
+
+    def _require_mode(self) -> None:
+        """The bridge reads its mode once, when it is imported; what is measured in another one is worth nothing."""
+        lazy = self._bridge.lazy()
+        if lazy is not None and lazy != self._config.lazy:
+            raise DeviceError(
+                f"the bridge is {'' if lazy else 'not '}lazy, against device.hpu.mode={self._config.mode}",
+                "something imports habana_frameworks when Python starts; overlap doctor",
+            )
 
     def describe(self) -> dict[str, Any]:
         """What the card and its software are."""
@@ -76,11 +89,12 @@ class Service:
     def inputs(self, path: Path) -> None:
         """Take inputs from a file to the card."""
         with self._explained("copying the inputs to the card"):
-            self._inputs |= {name: self._bridge.to_device(tensor) for name, tensor in load(path).items()}
+            # Programs that are prepared hold the ones they were prepared with.
+            self._inputs = {name: self._bridge.to_device(tensor) for name, tensor in load(path).items()}
             self._bridge.synchronize()
 
-    def prepare(self, number: int, program: Program, order: Sequence[int]) -> list[str]:
-        """Bind and warm up a program under `number`; returns notes on how its order was passed on."""
+    def prepare(self, number: int, program: Program, order: Sequence[int]) -> None:
+        """Bind and warm up a program under `number`."""
         bridge = self._bridge
         need = program.input_bytes() + program.peak_bytes(order)
         with self._explained(program.label, need), torch.no_grad():
@@ -96,7 +110,6 @@ class Service:
         peak = max(0, memory["max_in_use"] - used) if "max_in_use" in memory else program.peak_bytes(order)
         warm = Counts.now(bridge)
         self._prepared[number] = Prepared(made, runs, before, warm, peak, memory.get("workspace", -1))
-        return made.notes
 
     def time(self, number: int, repeats: int) -> list[int]:
         """Samples in ns."""
@@ -124,15 +137,14 @@ class Service:
     def profile(self, number: int, path: Path) -> None:
         """Run once under the profiler; its trace into a file."""
         one = self._prepared[number]
-        activity = self._bridge.profiler_activity()
-        if activity is None:
-            raise DeviceError("PyTorch's profiler knows no HPU here", "run in Intel's container")
         with self._running(one):
-            activities = [torch.profiler.ProfilerActivity.CPU, activity]
-            with torch.profiler.profile(activities=activities) as profiler:
-                one.ready.run()
-                self._bridge.synchronize()
-            profiler.export_chrome_trace(str(path))
+            self._bridge.profile(one.ready.run, path)
+
+    def probe(self, name: str) -> Probe:
+        """Try one call of the bridge."""
+        from overlap.devices.hpu.probes import run_probe
+
+        return run_probe(name, self._bridge, self._config)
 
     def peak_bytes(self, number: int) -> int:
         """Most bytes beside the inputs while it was prepared and warmed up, workspace included."""

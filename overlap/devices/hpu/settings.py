@@ -10,7 +10,7 @@ from overlap.errors import ConfigError
 COMPILE, LAZY, LAZY_GRAPHS, EAGER = MODES = ("compile", "lazy", "lazy_graphs", "eager")
 SOFTMAX_MODES = ("None", "fast", "fp32")
 REPORT, REQUIRE = OBEY = ("report", "require")
-# Query and key block sizes of the fused attention must be equal (facts in the module text of `fused`).
+# Sizes of the blocks that the fused attention is cut into; the vendor wants them equal.
 BLOCK_ROWS, BLOCK_COLUMNS = "PT_HPU_SDPA_BR_FACTOR", "PT_HPU_SDPA_BC_FACTOR"
 
 
@@ -21,7 +21,8 @@ class HpuConfig:
     `hints` passes an order as strict scheduling hints (mode compile), `control_edges` as edges between matrix ops
     (lazy modes). `obey` says what happens if the trace shows another order or fewer matrix nodes than asked for:
     `report` says so in the gates, `require` fails the variant. `compile_options` go to `torch.compile`, `environment`
-    is set before the bridge is imported. A timed sample is at least `sample_ms` long, over as many runs as that takes.
+    is set before the bridge is imported. `sdpa_block` is the size of the blocks of queries and keys inside the fused
+    attention, none for the release's own. A timed sample is at least `sample_ms` long, over as many runs as that takes.
     """
 
     mode: str = COMPILE
@@ -30,12 +31,18 @@ class HpuConfig:
     obey: str = REPORT
     compile_options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    sdpa_block: int | None = None
     softmax_mode: str = "None"
     recompute: bool = True
     fused_norm: bool = True
     fused_rope: bool = False
     sample_ms: float = 10.0
     hardware_profile: bool = False
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the bridge accumulates ops until a step is marked."""
+        return self.mode in (LAZY, LAZY_GRAPHS)
 
     def __post_init__(self) -> None:
         """Refuse values that the bridge would take and misunderstand."""
@@ -44,16 +51,9 @@ class HpuConfig:
                 raise ConfigError(f"device.hpu.{name} is {getattr(self, name)!r}", f"one of {', '.join(known)}")
         if not self.sample_ms > 0:
             raise ConfigError(f"device.hpu.sample_ms is {self.sample_ms}", "it must be positive")
-        _check_blocks(self.environment)
-
-
-def _check_blocks(environment: dict[str, str]) -> None:
-    """Br and Bc must be equal and positive."""
-    given = {name: environment[name] for name in (BLOCK_ROWS, BLOCK_COLUMNS) if name in environment}
-    for name, value in given.items():
-        if not str(value).isdigit() or int(value) < 1:
-            raise ConfigError(f"device.hpu.environment.{name} is {value!r}", "a number of tokens, such as 1024")
-    if len({str(value) for value in given.values()}) > 1:
-        raise ConfigError(
-            f"{BLOCK_ROWS} is {given[BLOCK_ROWS]} and {BLOCK_COLUMNS} is {given[BLOCK_COLUMNS]}", "they must be equal"
-        )
+        if self.sdpa_block is not None and self.sdpa_block < 1:
+            raise ConfigError(f"device.hpu.sdpa_block is {self.sdpa_block}", "a number of tokens, such as 1024")
+        for name in (BLOCK_ROWS, BLOCK_COLUMNS):
+            if name in self.environment:
+                hint = f"device.hpu.sdpa_block={self.environment[name]}, which sets both, for they must be equal"
+                raise ConfigError(f"device.hpu.environment sets {name}", hint)

@@ -8,6 +8,7 @@ copied into the inputs outside of the wrapped function.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -31,7 +32,7 @@ class Functional(torch.nn.Module):
     """
 
     def __init__(
-        self, body: GraphModule, written: Sequence[int], wrapper: Callable[..., object] | None, group: int
+        self, body: GraphModule, written: Sequence[int], wrapper: Callable[..., Any] | None, group: int
     ) -> None:
         super().__init__()
         self.body = body
@@ -42,7 +43,7 @@ class Functional(torch.nn.Module):
     def forward(self, *taken: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Results of the segment."""
         wrapper, body = self._wrapper, self.body
-        found = body(*taken) if wrapper is None else wrapper(body, taken, {}, hints=self._hints)
+        found: Sequence[torch.Tensor] = body(*taken) if wrapper is None else wrapper(body, taken, {}, hints=self._hints)
         results = len(found) - len(self._written)
         for position, value in zip(self._written, found[results:], strict=True):
             taken[position].copy_(value)

@@ -6,21 +6,26 @@ side, which then ends this process: a signal in the middle of a capture would le
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
 from overlap.errors import OverlapError
 
 FINE, MISTAKE, DEFECT = "fine", "mistake", "defect"
+# Linux: the signal that a process gets when its parent ends.
+PR_SET_PDEATHSIG = 1
 
 
 def main(descriptor: int) -> int:
     """Serve until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
     connection = Connection(descriptor)
     # Late: the environment is complete, and the bridge wants to be there before the first tensor.
     from overlap.devices.hpu.service import Service
@@ -44,6 +49,12 @@ def main(descriptor: int) -> int:
         except Exception as error:
             traceback.print_exc()
             send(connection, (DEFECT, f"{type(error).__name__}: {error}"))
+
+
+def _end_with_parent() -> None:
+    """A program that hangs would hold the card for ever once nobody is left to end it."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -68,7 +69,9 @@ def _inline_hints(graph: Any) -> bool:
             continue
         body, values, named = node.args[:3]
         hints = node.kwargs["hints"]
-        assert named == {} and hints["schedule_policy"] == "strict" and isinstance(hints["group_id"], int), hints
+        assert named == {}
+        assert hints["schedule_policy"] == "strict"
+        assert isinstance(hints["group_id"], int)
         with graph.graph.inserting_before(node):
             inlined = graph.graph.call_module(body.target, tuple(values))
         node.replace_all_uses_with(inlined)
@@ -90,17 +93,21 @@ class _Profile:
         self._device = activities is not None and torch.profiler.ProfilerActivity.HPU in activities
 
     def __enter__(self) -> _Profile:
-        self._first = len(CARD.launches)
+        CARD.profiling, CARD.launches = True, []
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._launches = CARD.launches[self._first :]
+        CARD.profiling = False
+        self._launches = CARD.launches
 
     def export_chrome_trace(self, path: str) -> None:
         """Write what Kineto writes for a Gaudi."""
-        from habana_frameworks.torch.trace import write
+        from habana_frameworks.torch.trace import write, write_hardware
 
-        write(path, self._launches if self._device and not trait("no_lanes") else [])
+        launches = self._launches if self._device and not trait("no_lanes") else []
+        write(path, launches)
+        if os.environ.get("HABANA_PROFILE_WRITE_HLTV") == "1":
+            write_hardware(launches)
 
 
 class _OpByOp(Recorder):

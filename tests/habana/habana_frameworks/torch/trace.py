@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from habana_frameworks.torch.card import Node
@@ -41,3 +42,25 @@ def _row(node: Node, lane: int, recipe: int) -> dict[str, Any]:
     name = {"mm": "GEMM", "bmm": "BatchGemm"}.get(node.name, f"{node.name}_fwd_bf16")
     where = {"pid": 0, "tid": lane, "ts": node.start_ns / 1e3, "dur": (node.end_ns - node.start_ns) / 1e3}
     return {"ph": "X", "cat": "kernel", "name": name, **where, "args": args}
+
+
+HARDWARE = ("Name", "Trace Source", "Engine", "Event type", "Timestamp[usec]", "Recipe ID", "Device", "Operation")
+HARDWARE += ("Data Type", "HW Event description")
+MARKS = {"MME": ("START_EVENT", "MMEH_WB0_MON_TS_BIT1"), "TPC": ("TPC_SPU_START", "TPC_SPU_START_TO_SPU_HALT")}
+
+
+def write_hardware(launches: list[list[Node]]) -> None:
+    """The hardware profiler's CSV, where the config of `hl-prof-config` wants it."""
+    with open(os.environ["HABANA_PROF_CONFIG"], encoding="utf-8") as file:
+        folder = json.load(file)["GeneralSettings"]["values"]["outdir"]["value"]
+    rows = [HARDWARE]
+    for recipe, nodes in enumerate(launches):
+        for node in nodes:
+            begin, end = MARKS[node.engine]
+            for kind, mark, at in (("BEGIN", begin, node.start_ns), ("END", end, node.end_ns)):
+                path = f"model/{recipe}/{PATHS.get(node.name, node.name)}/{node.number}"
+                lane = f"{node.engine} 0"
+                rows.append((path, "HW", lane, kind, f"{at / 1e3:.6f}", str(recipe), "accel0", node.name, "bf16", mark))
+    number = len(os.listdir(folder))
+    with open(f"{folder}/double_hw_prof_accel0_{number:03}.csv", "w", encoding="utf-8") as file:
+        file.writelines(",".join(row) + "\n" for row in rows)

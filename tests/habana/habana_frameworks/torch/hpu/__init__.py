@@ -10,8 +10,14 @@ from habana_frameworks.torch.card import CARD, GAUDI2_BYTES, lazy, trait
 from habana_frameworks.torch.hpu import memory as memory
 from habana_frameworks.torch.hpu.memory import (
     max_memory_allocated as max_memory_allocated,
+)
+from habana_frameworks.torch.hpu.memory import (
     mem_get_info as mem_get_info,
+)
+from habana_frameworks.torch.hpu.memory import (
     memory_stats as memory_stats,
+)
+from habana_frameworks.torch.hpu.memory import (
     reset_peak_memory_stats as reset_peak_memory_stats,
 )
 

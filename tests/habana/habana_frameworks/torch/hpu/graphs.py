@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from habana_frameworks.torch import core
-from habana_frameworks.torch.card import CARD, Node, Recorder
+from habana_frameworks.torch.card import CARD, Node, Recorder, trait
 
 
 def wrap_in_hpu_graph(
@@ -20,16 +20,18 @@ def wrap_in_hpu_graph(
     max_graphs: int | None = None,
 ) -> Any:
     """Replaces `module.forward`."""
-    if os.environ.get("PT_HPUGRAPH_DISABLE_TENSOR_CACHE") is not None:
-        # Only this spelling is true.
-        disable_tensor_cache = os.environ["PT_HPUGRAPH_DISABLE_TENSOR_CACHE"] == "1"
+    # Only this spelling is true, and it wins over the argument.
+    spelled = os.environ.get("PT_HPUGRAPH_DISABLE_TENSOR_CACHE")
+    CARD.tensor_cache = not (disable_tensor_cache if spelled is None else spelled == "1")
     original, cache = module.forward, {}
+    if trait("few_graphs"):
+        max_graphs = 0
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         key = input_hash((args, kwargs))
         if key in cache:
             CARD.replays += 1
-            return cache[key].replay()
+            return cache[key].replay(args, kwargs)
         if max_graphs is not None and len(cache) >= max_graphs:
             CARD.ungraphed += 1
             return original(*args, **kwargs)
@@ -57,6 +59,7 @@ class _Captured:
     """Ops that were run once, to be run again without their Python code."""
 
     def __init__(self, run: Any, args: Any, kwargs: Any) -> None:
+        self._inputs = _tensors([*args, *kwargs.values()])
         with Recorder(keep=True) as seen:
             self.outputs = run(*args, **kwargs)
         self._calls = seen.calls
@@ -64,19 +67,24 @@ class _Captured:
         self._launch()
 
     def _launch(self) -> None:
-        assert core._lazy is not None
         core._lazy.nodes.clear()
         CARD.launch([Node(*one) for one in self._nodes])
 
-    def replay(self) -> Any:
-        """Fill the same tensors again."""
-        for func, args, kwargs, made in self._calls:
-            again = func(*args, **kwargs)
-            if func._schema.is_mutable:
-                continue
-            for old, new in zip(_tensors(made), _tensors(again), strict=True):
-                if old.untyped_storage().data_ptr() != new.untyped_storage().data_ptr():
-                    old.copy_(new)
+    def replay(self, args: Any, kwargs: Any) -> Any:
+        """Run on other inputs, and fill the same outputs again."""
+        now = {id(old): new for old, new in zip(self._inputs, _tensors([*args, *kwargs.values()]), strict=True)}
+
+        def current(value: Any) -> Any:
+            if isinstance(value, (tuple, list)):
+                return type(value)(current(one) for one in value)
+            return now.get(id(value), value)
+
+        for func, one, named, made in self._calls:
+            again = func(*current(one), **{name: current(value) for name, value in named.items()})
+            now |= {id(old): new for old, new in zip(_tensors(made), _tensors(again), strict=True)}
+        for output in _tensors(self.outputs):
+            if now[id(output)] is not output:
+                output.copy_(now[id(output)])
         self._launch()
         return self.outputs
 

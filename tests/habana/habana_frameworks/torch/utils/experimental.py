@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class synDeviceType(Enum):  # noqa: N801 - the name is theirs
+class synDeviceType(Enum):
     """Kinds of cards."""
 
     synDeviceGaudi = 1
