@@ -46,15 +46,17 @@ class Double:
         self._patch = patch
         self._held = ExitStack()
         patch.setenv("PYTHONPATH", str(DOUBLE))
+        # So that this process finds that there is a bridge, too; it never imports it.
+        patch.syspath_prepend(DOUBLE)
         for name in ("PT_HPU_LAZY_MODE", "HABANA_PROFILE", "HABANA_VISIBLE_MODULES"):
             patch.delenv(name, raising=False)
         self.card()
 
-    def card(self, *traits: str, **sizes: int) -> None:
-        """What processes that start from now on find: traits, and the sizes that some of them depend on."""
+    def card(self, *traits: str, **more: object) -> None:
+        """What processes that start from now on find: traits, and more that some of them depend on."""
         self._patch.setenv("DOUBLE", ",".join(traits))
-        for name, size in sizes.items():
-            self._patch.setenv(f"DOUBLE_{name.upper()}", str(size))
+        for name, value in more.items():
+            self._patch.setenv(f"DOUBLE_{name.upper()}", str(value))
 
     def open(self, *, timeout_s: float = TIMEOUT_S, memory_fraction: float = 0.9, **settings: Any) -> HpuDevice:
         """A device; closed after the test. Mode `lazy` unless told otherwise, for it is the quickest to test."""

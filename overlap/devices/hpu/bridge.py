@@ -137,7 +137,8 @@ class Bridge:
         if stats is not None:
             names = {"Limit": "limit", "InUse": "in_use", "MaxInUse": "max_in_use"}
             found = {ours: int(value) for theirs, value in stats().items() if (ours := names.get(theirs))}
-        extended = getattr(getattr(self._hpu, "memory", None), "_extended_memory_summary_dict", None)
+        module = getattr(self._hpu, "memory", None)
+        extended = getattr(module, "_extended_memory_summary_dict", None)
         if extended is not None:
             found |= {"workspace": int(dict(extended()).get("workspace", 0))}
         info = getattr(self._hpu, "mem_get_info", None)

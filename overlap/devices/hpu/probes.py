@@ -72,9 +72,11 @@ def _alike(found: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> str:
     worst = 0.0
     for one, other in zip(found, right, strict=True):
         ours, theirs = one.detach().cpu().float().flatten(), other.float().flatten()
-        worst = max(worst, float((ours - theirs).norm() / theirs.norm().clamp_min(1e-12)))
-    if not worst <= TOLERANCE:
-        raise DeviceError(f"wrong values: {worst:.1e} off the CPU's")
+        distance = float((ours - theirs).norm() / theirs.norm().clamp_min(1e-12))
+        # Written so that NaN fails.
+        if not distance <= TOLERANCE:
+            raise DeviceError(f"wrong values: {distance:.1e} off the CPU's")
+        worst = max(worst, distance)
     return f"values right ({worst:.0e})"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from habana_frameworks.torch import core
-from habana_frameworks.torch.card import CARD, Node, Recorder, trait
+from habana_frameworks.torch.card import CARD, Node, Recorder, misbehave, trait
 
 
 def wrap_in_hpu_graph(
@@ -62,6 +62,7 @@ class _Captured:
         self._inputs = _tensors([*args, *kwargs.values()])
         with Recorder(keep=True) as seen:
             self.outputs = run(*args, **kwargs)
+        misbehave(sum(node.engine == "MME" for node in seen.nodes))
         self._calls = seen.calls
         self._nodes = [(node.name, node.engine, node.reads, node.writes, node.ns) for node in seen.nodes]
         self._launch()
