@@ -6,10 +6,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-# A Gaudi container brings a torch that is on no package index, and what belongs to it: build on those, pin nothing.
+# A Gaudi container brings a torch that is on no package index, and what belongs to it: build on those, and pin exactly
+# what is there, so that pip takes it as it is or stops.
 GAUDI = $(shell $(PYTHON) -c 'import importlib.util as u; print(u.find_spec("habana_frameworks") and "yes" or "")')
+KEPT = import importlib.metadata as m, re; \
+	[print(f"{name}=={d.version}") for d in m.distributions() if (name := d.metadata["Name"]) \
+	and re.match("(torch|torchvision|torchaudio|numpy|habana.*)$$", name.lower())]
 SITE = $(if $(GAUDI),--system-site-packages)
-PINS = $(if $(GAUDI),,--constraint constraints.txt)
+PINS = $(if $(GAUDI),$(VENV)/kept.txt,constraints.txt)
 
 .PHONY: sweep profile analyze tensorboard devices doctor test lint types clean
 sweep profile analyze tensorboard devices doctor: $(STAMP)
@@ -24,7 +28,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -rf $(VENV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv $(SITE) $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS) --editable '.[tensorboard,joblib,slurm,optuna,dev]'
+	@$(if $(GAUDI),$(PYTHON) -c '$(KEPT)' > $(PINS))
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS) --editable '.[tensorboard,joblib,slurm,optuna,dev]'
 	@touch $@
 
 lint: $(STAMP) types

@@ -132,9 +132,7 @@ def test_buckets_each_have_a_stack_of_their_own(double: Double, cli: Cli, tmp_pa
     buckets = tmp_path / "buckets.txt"
     buckets.write_text("(1, 32, 0)\n(1, 64, 0)\n")
     bucketed = ("buckets=file", f"buckets.file={buckets}", "buckets.phases=[prefill]")
-    answer = sweep(
-        cli, tmp_path / "run", "hpu", LAZY, "buckets=file", f"buckets.file={buckets}", "buckets.phases=[prefill]"
-    )
+    answer = sweep(cli, tmp_path / "run", "hpu", LAZY, *bucketed)
     assert answer.code == 0, answer.err
     stacks = [
         {r["time_ns"] for r in map(json.loads, path.read_text().splitlines()) if r.get("entrant") == "stack"}

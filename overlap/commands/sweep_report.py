@@ -12,7 +12,7 @@ from overlap.analysis.words import order_in_words, split_in_words
 from overlap.commands.look import OTHERS_ALONE, SHARES
 from overlap.commands.recipe_rows import RecipeRow, recipe_rows
 from overlap.commands.sweep_frames import axes_frame, best_times, candidate_frame, cap_bytes, step_frame
-from overlap.commands.tables import bound_label, error_label, milliseconds, plain_ms
+from overlap.commands.tables import bound_label, error_label, gate_rows, milliseconds, plain_ms
 from overlap.search.candidate import BASELINE
 from overlap.search.decide import FINAL
 from overlap.search.sweep import RACE, SweepResult, Variant
@@ -71,7 +71,9 @@ def _numbers(result: SweepResult) -> Iterator[tuple[str, str, str]]:
     yield _row("gap to the bound", [f"{one.gap:.1%}" for one in pair])
     yield _row("peak memory beside the inputs", [f"{one.peak_bytes / 2**20:.0f} MiB" for one in pair])
     yield _row(f"relative L2 {error_label(evidence)}", [f"{one.error:.2e}" for one in pair])
-    yield _row("ops", [str(one.events.height) for one in pair])
+    yield _row("ops" if result.device.single_ops else "rows of the trace", [str(one.events.height) for one in pair])
+    for name, values in gate_rows(result):
+        yield _row(f"gate: {name}", values)
     if result.stack is not None:
         yield (f"the stack's time ({evidence})", milliseconds(result.stack), "")
 

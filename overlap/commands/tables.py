@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import polars as pl
 from rich.table import Table
@@ -18,6 +18,8 @@ from overlap.search.sweep import SweepResult
 from overlap.stats import Interval
 
 NS_PER_MS = 1e6
+# Gates that say what a compiler made of a split and its order.
+OBEYED = ("matrix nodes", "order")
 # Constants that a table of uncertainty names.
 STRONGEST = 6
 
@@ -82,6 +84,8 @@ def sweep_tables(result: SweepResult) -> Iterable[Table]:
     table.add_row("gap to the bound", *(f"{one.gap:.1%}" for one in variants))
     table.add_row("peak beside the inputs", *(f"{one.peak_bytes / 2**20:.0f} MiB" for one in variants))
     table.add_row(error_label(evidence), *(f"{one.error:.1e}" for one in variants))
+    for name, values in gate_rows(result, OBEYED):
+        table.add_row(f"{name} in the trace", *values[: len(variants)])
     yield table
     yield _gain_table(result)
     if result.recipes:
@@ -101,6 +105,15 @@ def _recipe_table(result: SweepResult) -> Table:
         kept_over = "" if one.kept_over is None else f"{one.kept_over:.3f}x"
         table.add_row(name, one.split, plain_ms(one.predicted_ns), kept_over, one.basis)
     return table
+
+
+def gate_rows(result: SweepResult, only: Collection[str] = ()) -> Iterable[tuple[str, list[str]]]:
+    """Gates by name, with what the baseline and the kept variant passed them with."""
+    gates = {one.candidate: one.gates for one in result.checked}
+    pair = [gates.get(one.candidate, {}) for one in (result.baseline, result.kept)]
+    for name in dict.fromkeys(name for one in pair for name in one):
+        if not only or name in only:
+            yield name, [one[name].value if name in one else "–" for one in pair]
 
 
 def _gain_table(result: SweepResult) -> Table:
