@@ -25,6 +25,8 @@ BROKEN_PIPE, INTERRUPTED = 141, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line on `argv` (default: this process's arguments); the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # A vendor's backend would load itself with torch, take the card, and fix the mode before anybody chose one.
+    os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,8 @@ import pytest
 import yaml
 
 from overlap.cli import main
+from overlap.devices.registry import Kind
+from overlap.search.lock import device_lock
 from tests.conftest import Answer
 from tests.hpu import TINY, Double
 
@@ -195,7 +201,7 @@ def test_a_card_that_cannot_be_used_is_one_line(
 def test_without_the_bridge_it_says_where_to_run(cli: Cli, tmp_path: Path) -> None:
     answer = sweep(cli, tmp_path / "run", "hpu")
     assert answer.code == 2
-    assert "habana_frameworks is not usable in this environment" in answer.lines[-1]
+    assert "device hpu cannot be used: no habana_frameworks" in answer.lines[-1]
     assert "overlap doctor" in answer.lines[-1]
 
 
@@ -271,3 +277,31 @@ def test_mistakes_are_told(cli: Cli, arguments: tuple[str, ...], says: str) -> N
     answer = cli("doctor", *arguments)
     assert answer.code == 2
     assert says in answer.lines[-1]
+
+
+def test_a_card_that_another_job_times_on_is_not_opened(
+    double: Double, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening would fail with the vendor's own words; the lock says who it is, or waits."""
+    double.card("busy")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with device_lock(Kind("hpu", "measured"), "refuse"):
+        answer = sweep(cli, tmp_path / "run", "hpu", LAZY, "device.lock=refuse")
+    assert answer.code == 2
+    assert "device hpu is in use by pid" in answer.lines[-1]
+
+
+def test_this_process_never_loads_the_bridge_by_itself(tmp_path: Path) -> None:
+    """PyTorch imports whatever names itself as a backend, unless it is told not to."""
+    about = tmp_path / "loud-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[torch.backends]\ndevice_backend = loud:load\n")
+    (tmp_path / "loud.py").write_text("def load():\n    print('LOADED')\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
+    run = partial(subprocess.run, env=environment, capture_output=True, text=True, timeout=120)
+    assert "LOADED" in run([sys.executable, "-c", "import torch"]).stdout
+    answer = run([sys.executable, "-m", "overlap", "doctor", "device=host"])
+    assert answer.returncode == 0
+    assert "LOADED" not in answer.stdout

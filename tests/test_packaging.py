@@ -164,7 +164,10 @@ def test_make_keeps_the_torch_of_a_gaudi_container(
     command = [make, "-n", "test", f"PYTHON={sys.executable}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert ("--system-site-packages" in done.stdout) == gaudi
-    assert ("--constraint" in done.stdout) != gaudi
+    assert ("--constraint constraints.txt" in done.stdout) != gaudi
+    # What the container brings is pinned to what it is.
+    assert ("> .venv/kept.txt" in done.stdout) == gaudi
+    assert ("--constraint .venv/kept.txt" in done.stdout) == gaudi
 
 
 def test_continuous_integration_calls_make_test() -> None:

@@ -21,15 +21,16 @@ def run(config: Any, run_dir: Path) -> None:
 
     from overlap.commands.profile_files import write_profile
     from overlap.commands.tables import profile_tables
-    from overlap.devices.registry import open_device
+    from overlap.devices.registry import kind_of, open_device
     from overlap.search.lock import device_lock
     from overlap.search.profile import run_profile
     from overlap.search.progress import Progress
 
     say = Progress(Console(stderr=True)).say
     with (
+        # First: a card that somebody times on cannot even be opened.
+        device_lock(kind_of(root.device), root.device.lock, root.device.lock_timeout_s, say),
         closing(open_device(root.device)) as device,
-        device_lock(device.info, root.device.lock, root.device.lock_timeout_s, say),
     ):
         result = run_profile(workload, root.split, root.order, device, root.repeats, root.seed)
     write_profile(result, run_dir)

@@ -28,14 +28,15 @@ def run(config: Any, run_dir: Path) -> None:
 
     from rich.console import Console
 
-    from overlap.devices.registry import open_device
+    from overlap.devices.registry import kind_of, open_device
     from overlap.search.lock import device_lock
     from overlap.search.progress import Progress
 
     progress = Progress(Console(stderr=True))
     with (
+        # First: a card that somebody times on cannot even be opened.
+        device_lock(kind_of(root.device), root.device.lock, root.device.lock_timeout_s, progress.say),
         closing(open_device(root.device)) as device,
-        device_lock(device.info, root.device.lock, root.device.lock_timeout_s, progress.say),
     ):
         if root.buckets.strategy == SINGLE:
             _one(root, workload, device, run_dir, progress)

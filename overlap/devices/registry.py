@@ -12,6 +12,14 @@ from overlap.errors import DeviceError
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What is known of a device before it is opened."""
+
+    kind: str
+    evidence: str
+
+
+@dataclass(frozen=True)
 class Available:
     """A device kind and whether it can be opened here."""
 
@@ -33,6 +41,10 @@ def _open_gaudi_model(config: DeviceConfig) -> Device:
 
 
 def _open_hpu(config: DeviceConfig) -> Device:
+    card = find_card()
+    if not card.package:
+        hint = "run inside Intel's PyTorch container; overlap doctor says what is missing"
+        raise DeviceError(f"device hpu cannot be used: {card.in_words()}", hint)
     from overlap.devices.hpu.device import HpuDevice
 
     return HpuDevice(config)
@@ -44,6 +56,13 @@ OPENERS: dict[str, Callable[[DeviceConfig], Device]] = {
     "gaudi2": _open_gaudi_model,
     "gaudi3": _open_gaudi_model,
 }
+MODELS = frozenset(kind for kind, opener in OPENERS.items() if opener is _open_gaudi_model)
+
+
+def kind_of(config: DeviceConfig) -> Kind:
+    """What `config` would open."""
+    kind = best_kind() if config.kind == "auto" else config.kind
+    return Kind(kind, "simulated" if kind in MODELS else "measured")
 
 
 def open_device(config: DeviceConfig) -> Device:
@@ -54,7 +73,7 @@ def open_device(config: DeviceConfig) -> Device:
     Raises:
         DeviceError: there is no such kind, or it cannot be used.
     """
-    kind = best_kind() if config.kind == "auto" else config.kind
+    kind = kind_of(config).kind
     opener = OPENERS.get(kind)
     if opener is None:
         raise DeviceError(f"device {kind!r} is not known", f"one of auto, {', '.join(OPENERS)}")

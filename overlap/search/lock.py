@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from overlap.devices.base import DeviceInfo
 from overlap.devices.config import WAIT
 from overlap.errors import DeviceError
 
@@ -83,27 +83,39 @@ def lock_path(kind: str, card: str) -> Path:
     return folder / f"{name}.lock"
 
 
+class Timed(Protocol):
+    """What a lock needs to know of a device, opened or not."""
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+
+    @property
+    def evidence(self) -> str:
+        """`measured` for what is locked."""
+
+
 @contextmanager
 def device_lock(
-    info: DeviceInfo,
+    device: Timed,
     policy: str = WAIT,
     timeout_s: float = 86_400.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[None]:
-    """Hold the device of `info` for as long as the context lasts; `say` is told, one line each, what is waited for.
+    """Hold `device` for as long as the context lasts; `say` is told, one line each, what is waited for.
 
     Raises:
         DeviceError: somebody else holds it and `policy` is `refuse`, or `timeout_s` passed; this process holds it
             already, and would wait for itself; or the lock file cannot be used.
     """
     with ExitStack() as held:
-        if info.evidence == "measured":
+        if device.evidence == "measured":
             deadline = time.monotonic() + (timeout_s if policy == WAIT else 0.0)
-            for card in cards(info.kind):
-                file = _open(lock_path(info.kind, card))
+            for card in cards(device.kind):
+                file = _open(lock_path(device.kind, card))
                 # Closing it lets go of the lock.
                 held.callback(os.close, file)
-                _take(file, f"device {info.kind}{f' card {card}' if card else ''}", policy, deadline, say)
+                _take(file, f"device {device.kind}{f' card {card}' if card else ''}", policy, deadline, say)
                 _sign(file, Owner.me())
                 held.callback(_sign, file, None)
         yield
