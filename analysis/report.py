@@ -168,7 +168,7 @@ def _candidates(data: ReportData) -> str:
         return ""
     timed = data.candidates.filter("timed").height
     predicted = data.candidates.height - timed
-    how = f"{timed} were timed as a whole; {predicted} only predicted from the times of their ops in isolation."
+    how = f"{timed} were timed as a whole; {predicted} only predicted."
     line = "the line joins those that no other timed one beats in both time and memory"
     if data.evidence == "simulated":
         how = f"{timed} were checked and compared with the stack; {predicted} only simulated."

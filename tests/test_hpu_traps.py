@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from overlap.errors import DeviceError, MemoryLimitError, OpFailedError
+from overlap.program import Engine
 from overlap.split import Split
 from tests.fakes import small_workload
 from tests.hpu import Double, Subject
@@ -256,6 +259,14 @@ def test_results_that_are_not_finite_fail(double: Double, subject: Subject) -> N
     gate = runnable.gates()["finite"]
     assert not gate.passed
     assert "hidden" in gate.value
+
+
+def test_sums_over_cards_are_left_out(double: Double) -> None:
+    subject = Subject(replace(small_workload(), tensor_parallel=2))
+    runnable = subject.prepare(double.open(), SPLIT)
+    assert any(op.engine is Engine.NIC for op in runnable.program.ops)
+    assert subject.worst_error(runnable.outputs()) < EXACT
+    assert all(gate.passed for gate in (runnable.time(1), runnable.gates())[1].values())
 
 
 # -- memory and the card itself ----------------------------------------------------------------------------------------

@@ -104,8 +104,11 @@ class Bridge:
         return str(read()) if read is not None else ""
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A copy on the card."""
-        return tensor.to(self.device)
+        """A copy on the card, in the same layout, which programs are written for."""
+        made = tensor.to(self.device)
+        if made.stride() != tensor.stride():
+            raise DeviceError(f"the card lays out {tuple(tensor.shape)} as {made.stride()}, not {tensor.stride()}")
+        return made
 
     # -- time --------------------------------------------------------------------------------------------------------
 

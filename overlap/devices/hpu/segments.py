@@ -119,7 +119,9 @@ def _buffer(program: Program, root: int, like: torch.Tensor) -> torch.Tensor:
     spec = program.roots[root]
     if not spec.buffer:
         raise Unexpected(f"root {root} of {program.label} is read before it is made")
-    return like.new_empty_strided(spec.shape, spec.stride, dtype=spec.dtype)
+    made = like.new_empty(spec.shape, dtype=spec.dtype)
+    # Plain memory wherever it will do: every release has a kernel for that.
+    return made if made.stride() == spec.stride else like.new_empty_strided(spec.shape, spec.stride, dtype=spec.dtype)
 
 
 def _run_kernel(kernel: Kernel, values: list[Any], ways: Ways) -> list[torch.Tensor]:

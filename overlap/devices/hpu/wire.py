@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 
+# Operators of ours, which a message may name, are there once their modules are.
+import overlap.kernels.collective
+import overlap.kernels.fused  # noqa: F401
+
 
 class _Pickler(pickle.Pickler):
     """Knows operators, which PyTorch does not pickle: they go by name."""

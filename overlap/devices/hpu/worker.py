@@ -35,15 +35,14 @@ def main(descriptor: int) -> int:
     while True:
         try:
             name, arguments = receive(connection)
-        except EOFError:
-            return 0
-        try:
             if name == "start":
                 service = Service(*arguments)
                 answer = service.describe()
             else:
                 answer = getattr(service, name)(*arguments)
             send(connection, (FINE, answer))
+        except (EOFError, BrokenPipeError):
+            return 0
         except OverlapError as error:
             send(connection, (MISTAKE, error))
         except Exception as error:
