@@ -11,13 +11,13 @@ Collectives are left out: one process holds one card's shard and has no peers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from overlap.devices.hpu.errors import Unexpected
-from overlap.program import Engine, Kernel, Op, Program, bind
+from overlap.program import Engine, Kernel, Op, Program
 
 Straight = Callable[..., tuple[torch.Tensor, ...]]
 # `(before, after) → after`: the same tensor, which now waits for the other one.
@@ -87,6 +87,7 @@ def _needed_later(program: Program, runs: Sequence[Sequence[int]]) -> list[set[i
 
 def straight(program: Program, segment: Segment, ways: Ways) -> Straight:
     """The segment as a function of its `takes`, returning its `gives`; it can be traced, for no value decides in it."""
+    runners = {index: _runner(program.ops[index].kernel, ways) for index in segment.ops}
 
     def run(*taken: torch.Tensor) -> tuple[torch.Tensor, ...]:
         roots: dict[int, torch.Tensor] = dict(zip(segment.takes, taken, strict=True))
@@ -100,7 +101,7 @@ def straight(program: Program, segment: Segment, ways: Ways) -> Straight:
                 values.append(ref.resolve(roots[ref.root]))
             if ways.edge is not None and op.engine in last:
                 _tie(ways.edge, last[op.engine], op, values)
-            for root, tensor in zip(op.outputs, _run_kernel(op.kernel, values, ways), strict=True):
+            for root, tensor in zip(op.outputs, runners[index](values), strict=True):
                 roots[root] = tensor
             last[op.engine] = roots[op.outputs[0] if op.outputs else op.refs[op.writes[0]].root]
         return tuple(roots[root] for root in segment.gives)
@@ -124,20 +125,13 @@ def _buffer(program: Program, root: int, like: torch.Tensor) -> torch.Tensor:
     return made if made.stride() == spec.stride else like.new_empty_strided(spec.shape, spec.stride, dtype=spec.dtype)
 
 
-def _run_kernel(kernel: Kernel, values: list[Any], ways: Ways) -> list[torch.Tensor]:
+def _runner(kernel: Kernel, ways: Ways) -> Callable[[list[Any]], Any]:
     """`Kernel.run`, with what the device does in its own way."""
     own = ways.kernel(kernel)
     if own is not None:
-        return list(own(values))
-    values.extend([None] * (kernel.slots - len(values)))
-    for func, args, kwargs, out in kernel.calls:
-        made = ways.calls.get(func, func)(*bind(args, values), **bind(kwargs, values))
-        if len(out) == 1:
-            values[out[0]] = made
-        elif out:
-            for slot, value in zip(out, made, strict=True):
-                values[slot] = value
-    return [values[slot] for slot in kernel.outputs]
+        return own
+    calls = tuple(call._replace(func=ways.calls.get(call.func, call.func)) for call in kernel.calls)
+    return replace(kernel, calls=calls).run
 
 
 class Roots:
