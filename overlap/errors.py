@@ -49,6 +49,10 @@ class DeviceError(OverlapError):
     """A device that is not there or cannot do what was asked: `device=hpu` on a laptop."""
 
 
+class DeviceBusyError(DeviceError):
+    """A device that another process holds; it may be free again in a moment."""
+
+
 class MemoryLimitError(DeviceError):
     """A program that needs more memory than the device has."""
 

@@ -15,7 +15,7 @@ from overlap.devices.hpu.child import Child
 from overlap.devices.hpu.environment import child_environment
 from overlap.devices.hpu.runnable import HpuRunnable
 from overlap.devices.hpu.settings import HpuConfig
-from overlap.errors import DeviceError, OpFailedError
+from overlap.errors import DeviceBusyError, DeviceError, OpFailedError
 from overlap.kernels.capture import capture
 from overlap.split import Split
 from tests.hpu import TIMEOUT_S, TINY, Double, Subject
@@ -218,3 +218,71 @@ def test_requests_that_raise_leave_the_process_as_it_was(double: Double) -> None
         assert pid_of(child) == pid
     finally:
         child.close()
+
+
+def test_a_card_that_is_not_free_at_once_is_waited_for(
+    double: Double, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = double.open()
+    runnable = subject.prepare(device)
+    before, waits = runnable.time(1), []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        device.child.environment["DOUBLE"] = ""
+
+    device.child.kill()
+    device.child.environment["DOUBLE"] = "busy"
+    monkeypatch.setattr("overlap.devices.hpu.child.time.sleep", wait)
+    assert runnable.time(1) == before
+    assert len(waits) == 1
+
+
+def test_a_card_that_stays_taken_leaves_no_process_behind(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = double.open()
+    device.child.kill()
+    device.child.environment["DOUBLE"] = "busy"
+    monkeypatch.setattr("overlap.devices.hpu.child.RECLAIM_S", 0.0)
+    for _ in range(2):
+        with pytest.raises(DeviceBusyError, match="in use by another process"):
+            device.child.start()
+        assert device.child._process is None
+
+
+def test_the_folder_where_it_is_started_is_not_looked_into(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "overlap").mkdir()
+    (tmp_path / "overlap" / "__init__.py").write_text("raise ImportError('another overlap')\n")
+    monkeypatch.chdir(tmp_path)
+    assert double.open().info.kind == "hpu"
+
+
+def test_graphs_of_a_program_that_nobody_holds_are_freed(double: Double) -> None:
+    code = """
+    import gc, weakref
+    from overlap.devices.hpu.modes import ready
+    from overlap.devices.hpu.service import Prepared, Service
+    from overlap.kernels.capture import capture
+    from overlap.split import Split
+    from tests.hpu import Subject
+
+    subject = Subject()
+    service = Service(config)
+    program = capture(subject.workload, Split())
+    service._inputs = subject.inputs
+    service.prepare(1, program, range(len(program.ops)))
+    held = weakref.ref(service._prepared[1].ready.parts[0][1])
+    gc.disable()
+    service.forget(1)
+    print(held() is None)
+    """
+    assert double.run(code, mode="lazy_graphs") == "True"
+
+
+def test_a_process_that_was_started_anew_has_sound_gates(double: Double, subject: Subject) -> None:
+    device = double.open()
+    runnable = subject.prepare(device)
+    runnable.time(1)
+    device.child.kill()
+    assert all(gate.passed for gate in runnable.gates().values())

@@ -26,7 +26,7 @@ from overlap.devices.hpu.settings import MODES, HpuConfig
 from overlap.devices.hpu.shares import shared_times
 from overlap.devices.hpu.traced import Functional, trace
 from overlap.devices.interpret import interpret
-from overlap.errors import ConfigError, DeviceError, MemoryLimitError, OpFailedError
+from overlap.errors import ConfigError, DeviceBusyError, DeviceError, MemoryLimitError, OpFailedError
 from overlap.kernels import inputs as window_inputs
 from overlap.kernels.capture import capture
 from overlap.program import Engine, Program
@@ -50,6 +50,7 @@ SLICES = Split(fused_sdpa=True, query_tile=8, kv_tile=8, masked_blocks="skip")
         ({"softmax_mode": "slow"}, "device.hpu.softmax_mode"),
         ({"obey": "yes"}, "device.hpu.obey"),
         ({"sample_ms": 0}, "must be positive"),
+        ({"sample_ms": float("inf")}, "must be positive and finite"),
         ({"sdpa_block": 0}, "device.hpu.sdpa_block is 0"),
         ({"environment": {"PT_HPU_SDPA_BR_FACTOR": "512"}}, "device.hpu.sdpa_block=512, which sets both"),
     ],
@@ -70,6 +71,17 @@ def test_the_profiler_is_never_switched_off() -> None:
     config = HpuConfig()
     assert child_environment(config, {"HABANA_PROFILE": "0"})["HABANA_PROFILE"] == "profile_api_light"
     assert child_environment(config, {"HABANA_PROFILE": "profile_api"})["HABANA_PROFILE"] == "profile_api"
+
+
+def test_what_would_bypass_a_rule_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"PT_HPU_SDPA_BR_FACTOR is set in this shell .unset it; device.hpu.sdpa_block=7"
+    ):
+        child_environment(HpuConfig(), {"PT_HPU_SDPA_BR_FACTOR": "7"})
+    with pytest.raises(ConfigError, match="cannot be seen without the profiler"):
+        child_environment(HpuConfig(environment={"HABANA_PROFILE": "0"}), {})
+    name = "PT_HPUGRAPH_DISABLE_TENSOR_CACHE"
+    assert child_environment(HpuConfig(), {name: "true"})[name] == "1"
 
 
 def test_block_sizes_are_set_together_and_recorded() -> None:
@@ -99,9 +111,12 @@ def test_what_the_harness_needs_cannot_be_unset(name: str) -> None:
     [
         ("Allocation failed for size::4294967296 (4096)MB", MemoryLimitError, "asked for 4294967296 bytes"),
         ("Graph compile failed. synStatus=1: out of memory", MemoryLimitError, "needs about 5,000 of 7,000 bytes"),
-        ("Device acquire failed: device is busy", DeviceError, "in use by another process"),
+        ("Device acquire failed: device is busy", DeviceBusyError, "in use by another process"),
         ("Incompatible driver version 1.10", DeviceError, "do not fit"),
-        ("synStatus=26 [Generic failure] Device acquire failed. No devices found.", DeviceError, "card"),
+        ("Device acquire failed. No devices found.", DeviceBusyError, "probably in use"),
+        ("No device", DeviceError, "no card can be used"),
+        ("synStatus 26 [Generic failure]. Node compile failed.", OpFailedError, "Node compile failed"),
+        ("[graph_compiler.cpp:1234] Failed to allocate 999 bytes", MemoryLimitError, "asked for 999 bytes"),
         ("shape mismatch", OpFailedError, "op x: shape mismatch"),
         ("", OpFailedError, "op x: RuntimeError"),
     ],
@@ -129,6 +144,16 @@ def test_cards_are_found_by_their_device_files(tmp_path: Path) -> None:
     found = find_card(tmp_path, version)
     assert (found.nodes, found.driver) == (("accel0", "accel1", "hl0"), "1.24.1-abc")
     assert find_card(tmp_path / "none", tmp_path / "none") == Card(found.package, (), "")
+
+
+def test_other_accelerators_are_no_gaudi(tmp_path: Path) -> None:
+    for name, driver in (("accel0", "intel_vpu"), ("accel1", "habanalabs")):
+        (tmp_path / "dev/accel").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "dev/accel" / name).touch()
+        (tmp_path / "drivers" / driver).mkdir(parents=True)
+        (tmp_path / "class" / name / "device").mkdir(parents=True)
+        (tmp_path / "class" / name / "device/driver").symlink_to(tmp_path / "drivers" / driver)
+    assert find_card(tmp_path / "dev", tmp_path / "none", tmp_path / "class").nodes == ("accel1",)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +228,14 @@ def test_lengths_are_multiples_of_the_block(block: int | None, fits: bool) -> No
         require_feasible(program, HpuConfig(sdpa_block=block))
 
 
+def test_slices_have_a_mask_per_query_of_a_group() -> None:
+    shape = {"hidden": 64, "heads": 16, "kv_heads": 1, "head_dim": 16, "ffn": 64, "layers": 2, "dtype": "bfloat16"}
+    workload = Workload(ModelShape(name="grouped", **shape), Bucket("prefill", 1, 8192, 8192), 1, 1)  # type: ignore[arg-type]
+    tiled = Split(fused_sdpa=True, query_tile=8192, kv_tile=8192, masked_blocks="skip")
+    with pytest.raises(OpFailedError, match=f"a bias of {2**31:,} bytes"):
+        require_feasible(capture(workload, tiled), HpuConfig())
+
+
 def test_plain_attention_has_no_such_rules() -> None:
     require_feasible(capture(small_workload(), Split()), HpuConfig(sdpa_block=7))
 
@@ -241,7 +274,8 @@ def test_a_graph_is_a_segment_and_gives_only_what_is_needed_later() -> None:
     later = {root for segment in found[1:] for root in segment.takes}
     assert set(inner.gives) <= later | {ref.root for ref in program.outputs.values()}
     # K and V of the context are inputs that are written.
-    assert {program.roots[inner.takes[at]].name for at in inner.written} == {"layer0.key_cache", "layer0.value_cache"}
+    names = {program.roots[inner.takes[at]].name for at, _ in inner.written}
+    assert names == {"layer0.key_cache", "layer0.value_cache"}
 
 
 @pytest.mark.parametrize("split", [Split(chunks=2, masked_blocks="skip"), Split(layers_per_graph=1), SLICES])
@@ -255,10 +289,10 @@ def test_a_traced_segment_mutates_nothing_inside_and_gives_the_same_bits(split: 
     with torch.no_grad():
         for segment in segments(program, order):
             taken = roots.taken(segment)
-            body = trace(straight(program, segment, Ways()), taken, segment.written)
+            body, store = trace(straight(program, segment, Ways()), taken, segment.written)
             mutating = [node for node in body.graph.nodes if getattr(node.target, "_schema", None) is not None]
             assert not [node for node in mutating if node.target._schema.is_mutable]
-            roots.put(segment, Functional(body, segment.written, None, segment.graph)(*taken))
+            roots.put(segment, Functional(body, store, None, segment.graph)(*taken))
     found = roots.outputs()
     assert all(torch.equal(found[name], right[name]) for name in right)
 
@@ -277,6 +311,15 @@ def test_edges_tie_every_op_to_the_one_before_on_its_engine() -> None:
     first = {program.ops[index].engine for index in order}
     readers = [op for op in program.ops if any(at not in op.writes for at in op.reads)]
     assert len(readers) - len(first) <= len(tied) <= len(program.ops) - len(first)
+
+
+def test_what_an_edge_gives_is_what_the_op_reads() -> None:
+    """Otherwise nothing in the graph would depend on it."""
+    workload = small_workload()
+    program = capture(workload, Split())
+    inputs = window_inputs.make(workload, 0)
+    found = run_segments(program, range(len(program.ops)), inputs, Ways(edge=lambda _, after: after * float("nan")))
+    assert found["hidden"].isnan().all()
 
 
 # -- orders in traces --------------------------------------------------------------------------------------------------
@@ -299,6 +342,20 @@ def rows(*nodes: tuple[str, int], engine: str = "MME") -> pl.DataFrame:
 def twelve() -> Program:
     """Twelve matrix calls."""
     return capture(small_workload(), Split())
+
+
+def test_a_recipe_that_is_launched_again_is_compared_again() -> None:
+    """Names and numbers come again with every launch."""
+    program = capture(small_workload(), Split(layers_per_graph=1))
+    order = range(len(program.ops))
+    twice = [(f"gemm/{number}", 100 * launch + 10 * number) for launch in range(2) for number in range(6)]
+    found = obeyed(rows(*twice), program, order)
+    assert (found.asked, found.found, found.kept) == (12, 12, True)
+    swapped = [("gemm/1", 0), ("gemm/0", 10), *twice[2:]]
+    found = obeyed(rows(*swapped), program, order)
+    assert (found.kept, found.text) == (False, "changed: 1 of 12 nodes out of place")
+    found = obeyed(rows(*twice, ("gemm/0", 900)), program, order)
+    assert (found.kept, found.text) == (None, "cannot tell: 3 launches for 2 graphs")
 
 
 def nodes(count: int) -> list[tuple[str, int]]:

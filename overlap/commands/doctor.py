@@ -39,8 +39,6 @@ def run(device: str = "auto", mode: str = "") -> int:
         raise ConfigError(f"there is no mode {mode!r}", did_you_mean(mode, MODES))
     if mode and kind != "hpu":
         raise ConfigError(f"mode={mode} is of a card, and the device is {kind}", "overlap doctor device=hpu")
-    if mode and mode not in MODES:
-        raise ConfigError(f"there is no mode {mode!r}", did_you_mean(mode, MODES))
     console = Console()
     _machine(console)
     usable = _card(console, mode) if kind == "hpu" else True

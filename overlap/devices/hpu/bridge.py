@@ -19,9 +19,10 @@ the child process that holds the card (`worker`), after its environment is compl
 | `torch.hpu.memory._extended_memory_summary_dict()` | 1.19 | workspace is not told apart |
 | `hpu.metrics.metric_global(name)`: `stats()` | 1.19 | the gates say that nobody counted |
 | `torch.hpu.wrap_in_hpu_graph(module, disable_tensor_cache=True)` | 1.19, lazy | mode `lazy_graphs` is refused |
+| `clear_cache()` of what it gives | 1.19, lazy | graphs go with their module |
 | `torch.compile(backend="hpu_backend")` | 1.19, not lazy | mode `compile` is refused |
 | `torch._higher_order_ops.hints_wrap.hints_wrapper` | torch 2.5 | orders are emitted but not hinted |
-| `torch.ops.hpu.control_edge_other_(self, other)` | 1.19 | orders are emitted without control edges |
+| `torch.ops.hpu.control_edge_other_(self, other)` | 1.19, source only | orders are emitted without edges |
 | `torch.profiler.ProfilerActivity.HPU` | 1.19 | no profile |
 | `hpex.kernels.FusedSDPA.apply()` | 1.19 | attention is PyTorch's own op |
 | its `window_size` and `sinks` | 1.22 | they are not passed |
@@ -66,6 +67,8 @@ class Bridge:
         self._experimental = _module(f"{ROOT}.utils.experimental")
         self._internal = _module(f"{ROOT}.utils.internal")
         self.device = torch.device("hpu")
+        # Why this process compiles without hints; empty as long as none were refused.
+        self.refusal = ""
 
     # -- device ------------------------------------------------------------------------------------------------------
 
@@ -134,16 +137,18 @@ class Bridge:
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def memory(self) -> dict[str, int]:
-        """`limit`, `in_use`, `max_in_use` and, where the release tells it apart, `workspace`, in bytes."""
+        """`limit`, `in_use`, `max_in_use`, and `workspace` and `last_workspace` where they are told apart; in bytes."""
         found: dict[str, int] = {}
-        stats = getattr(self._hpu, "memory_stats", None)
-        if stats is not None:
+        read = getattr(self._hpu, "memory_stats", None)
+        if read is not None:
             names = {"Limit": "limit", "InUse": "in_use", "MaxInUse": "max_in_use"}
-            found = {ours: int(value) for theirs, value in stats().items() if (ours := names.get(theirs))}
+            found = {ours: int(value) for theirs, value in read().items() if (ours := names.get(theirs))}
         module = getattr(self._hpu, "memory", None)
         extended = getattr(module, "_extended_memory_summary_dict", None)
         if extended is not None:
-            found |= {"workspace": int(dict(extended()).get("workspace", 0))}
+            stats = dict(extended())
+            if "workspace" in stats and "last_workspace" in stats:
+                found |= {name: int(stats[name]) for name in ("workspace", "last_workspace")}
         info = getattr(self._hpu, "mem_get_info", None)
         if info is not None:
             found["limit"] = int(info()[1])
@@ -181,6 +186,12 @@ class Bridge:
         # No limit on graphs: above it the bridge would silently run without one.
         made: torch.nn.Module = wrap(module, disable_tensor_cache=True)
         return made
+
+    def clear_graphs(self, part: object) -> None:
+        """Free the graphs of what `graphed` gave."""
+        clear = getattr(part, "clear_cache", None)
+        if clear is not None:
+            clear()
 
     def compiled(self, module: torch.nn.Module, options: Mapping[str, Any]) -> Callable[..., Any]:
         """`module` compiled for static shapes."""

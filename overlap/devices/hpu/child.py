@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -21,10 +22,16 @@ from typing import Any
 from overlap.devices.hpu.settings import HpuConfig
 from overlap.devices.hpu.wire import receive, send
 from overlap.devices.hpu.worker import FINE, MISTAKE
-from overlap.errors import DeviceError, OpFailedError
+from overlap.errors import DeviceBusyError, DeviceError, OpFailedError
 
 # Seconds that a process has to end by itself, and lines of its log that an error shows.
 GRACE_S, LINES = 5.0, 3
+# How long a card may stay taken after its process was ended, and how long to wait between two tries.
+RECLAIM_S, PAUSE_S = 60.0, 2.0
+# What a wait for a pipe can last.
+LONGEST_S = 1e6
+# Without the current folder on the path: it may hold another version of this package.
+START = "import sys; sys.path[:1] == [''] and sys.path.pop(0); import overlap.devices.hpu.worker as w; w.serve()"
 
 
 class Child:
@@ -37,7 +44,8 @@ class Child:
     """
 
     def __init__(self, config: HpuConfig, environment: Mapping[str, str], timeout_s: float) -> None:
-        self._config, self.environment, self._timeout_s = config, dict(environment), timeout_s
+        self._config, self.environment = config, dict(environment)
+        self._timeout_s = min(timeout_s, LONGEST_S)
         self._folder = tempfile.TemporaryDirectory(prefix="overlap-hpu-")
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -62,10 +70,28 @@ class Child:
         """
         if self._process is not None:
             return
+        again = self.generation > 0
+        until = time.monotonic() + RECLAIM_S
+        while True:
+            self._spawn()
+            try:
+                self.about = self._ask("start", self._config)
+                return
+            except DeviceBusyError:
+                # The driver needs a while to take a card back from a process that was ended.
+                self.kill()
+                if not again or time.monotonic() > until:
+                    raise
+                time.sleep(PAUSE_S)
+            except BaseException:
+                self.kill()
+                raise
+
+    def _spawn(self) -> None:
         ours, theirs = Pipe()
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "overlap.devices.hpu.worker", str(theirs.fileno())],
+                [sys.executable, "-c", START, str(theirs.fileno())],
                 env=self.environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -77,7 +103,6 @@ class Child:
         theirs.close()
         self._connection = ours
         self.generation += 1
-        self.about = self._ask("start", self._config)
 
     def ask(self, request: str, *arguments: object) -> Any:
         """Answer to a request.

@@ -58,6 +58,8 @@ class HpuDevice:
         self.info = self._describe(about, config.memory_fraction)
         self._stack: HpuRunnable | None = None
         self._numbers = 0
+        # Programs by generation and number: on the card, and those of them that nobody needs any more.
+        self._there: set[tuple[int, int]] = set()
         self._dropped: list[tuple[int, int]] = []
         self._inputs: dict[int, Mapping[str, torch.Tensor]] = {}
         self._sent: tuple[int, int] = (0, 0)
@@ -84,7 +86,8 @@ class HpuDevice:
             kind="hpu",
             name=name,
             evidence="measured",
-            memory_bytes=int(about["memory_bytes"] * fraction),
+            # A release that does not tell has what the chip has.
+            memory_bytes=int(about["memory_bytes"] * fraction) or self._model.info.memory_bytes,
             software=software | recorded(self._environment),
             fused_stack=True,
             single_ops=False,
@@ -157,10 +160,19 @@ class HpuDevice:
         """Note that nobody needs a program any more. Asks nothing: this may happen in the middle of a request."""
         self._dropped.append((generation, number))
 
+    def add(self, number: int) -> None:
+        """Note that a program is on the card."""
+        self._there.add((self.child.generation, number))
+
+    def has_others(self) -> bool:
+        """Whether any program is on the card."""
+        return any(generation == self.child.generation for generation, _ in self._there)
+
     def clear_dropped(self) -> None:
         """Have the card forget what was dropped."""
         while self._dropped:
             generation, number = self._dropped.pop()
+            self._there.discard((generation, number))
             if generation == self.child.generation:
                 self.child.ask("forget", number)
 
@@ -178,6 +190,7 @@ class HpuDevice:
 
     def op_times(self, program: Program, repeats: int, *, known: Collection[str] = ()) -> dict[str, int]:
         """Times of kernels out of one profile of the whole program; see `shares`."""
+        require_feasible(program, self.config)
         runnable = HpuRunnable(self, program, range(len(program.ops)), stand_ins(program))
         return shared_times(runnable.profile(), program, self.expected_times(program))
 

@@ -18,7 +18,7 @@ from overlap.devices.hpu.presence import PACKAGE, Card
 from overlap.devices.hpu.probes import PROBES, Probe, usable
 from overlap.devices.hpu.service import PACKAGE as PLUGIN
 from overlap.devices.hpu.settings import HpuConfig
-from overlap.errors import OpFailedError, OverlapError
+from overlap.errors import DeviceError, OverlapError
 
 # A tiny call that takes longer than this hangs; compiling the first graph of a process takes tens of seconds.
 PROBE_TIMEOUT_S = 180.0
@@ -64,8 +64,8 @@ def _probes(child: Child) -> Iterator[Probe]:
     for name, (_, _, without) in PROBES.items():
         try:
             yield child.ask("probe", name)
-        except OpFailedError as error:
-            # It hung or took its process with it; the next one gets a new process.
+        except DeviceError as error:
+            # It hung or took its process with it; the next one gets a new process, if the card can be had again.
             yield Probe(name, False, error.message, without)
 
 

@@ -42,9 +42,17 @@ def child_environment(config: HpuConfig, outer: Mapping[str, str] | None = None)
             hint = "it follows from device.hpu.mode" if name == LAZY_MODE else "the harness needs it"
             raise ConfigError(f"device.hpu.environment sets {name} to {value}, not {pinned[name]}", hint)
     found = dict(os.environ if outer is None else outer)
+    for name in (BLOCK_ROWS, BLOCK_COLUMNS):
+        if name in found:
+            hint = f"unset it; device.hpu.sdpa_block={found[name]} sets both block sizes"
+            raise ConfigError(f"{name} is set in this shell", hint)
+    # The wrapper's argument says so too, but the variable wins, and words that mean true have meant false.
+    found["PT_HPUGRAPH_DISABLE_TENSOR_CACHE"] = YES
     if found.get(PROFILE, NO) == NO:
         # With 0 the profiler would refuse; unset, the bridge sets this itself, but only at import.
         found[PROFILE] = "profile_api_light"
+    if str(config.environment.get(PROFILE, YES)) == NO:
+        raise ConfigError(f"device.hpu.environment sets {PROFILE} to 0", "engines cannot be seen without the profiler")
     found.update({name: spelled(value) for name, value in config.environment.items()})
     if config.sdpa_block is not None:
         found |= {name: str(config.sdpa_block) for name in (BLOCK_ROWS, BLOCK_COLUMNS)}

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from overlap.devices.hpu.bridge import Bridge
+from overlap.devices.hpu.errors import in_words
 from overlap.devices.hpu.fused import replaced_calls, replaced_kernel
 from overlap.devices.hpu.segments import Roots, Segment, Straight, Ways, segments, straight
 from overlap.devices.hpu.settings import COMPILE, EAGER, LAZY, LAZY_GRAPHS, HpuConfig
+from overlap.errors import MemoryLimitError
 from overlap.program import Program
 
 log = logging.getLogger(__name__)
@@ -85,23 +87,28 @@ def _compiled(
     from overlap.devices.hpu.traced import Functional, trace
 
     taken = made.roots.taken(segment)
-    body = trace(run, taken, segment.written)
+    body, store = trace(run, taken, segment.written)
     wrapper = bridge.hints() if config.hints else None
-    if wrapper is not None:
+    refusal = bridge.refusal or ("no hints in this release" if config.hints else "no hints wanted")
+    if wrapper is not None and not bridge.refusal:
         try:
-            hinted = bridge.compiled(Functional(body, segment.written, wrapper, segment.graph), config.compile_options)
+            hinted = bridge.compiled(Functional(body, store, wrapper, segment.graph), config.compile_options)
             hinted(*taken)
         except Exception as error:
             # Any error: which one a release raises for hints that it does not know is written nowhere.
+            if isinstance(in_words(error, ""), MemoryLimitError):
+                raise
             log.info("hints refused: %s", error)
-            torch._dynamo.reset()
-            _note(made, f"hints refused ({type(error).__name__}), order by emission")
+            refusal = f"hints refused ({type(error).__name__})"
         else:
             _note(made, "order by strict hints")
             return hinted
-    else:
-        _note(made, "order by emission" if not config.hints else "no hints in this release, order by emission")
-    return bridge.compiled(Functional(body, segment.written, None, segment.graph), config.compile_options)
+    plain = bridge.compiled(Functional(body, store, None, segment.graph), config.compile_options)
+    plain(*taken)
+    # What works without hints was refused because of them; it would be so again.
+    bridge.refusal = refusal
+    _note(made, f"{refusal}, order by emission")
+    return plain
 
 
 def _note(made: Ready, note: str) -> None:

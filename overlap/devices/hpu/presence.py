@@ -11,6 +11,8 @@ PACKAGE = "habana_frameworks"
 NODES = ("accel/accel[0-9]*", "hl[0-9]*")
 DRIVER_VERSION = Path("/sys/module/habanalabs/version")
 DEVICES = Path("/dev")
+# Other accelerators have files of the same names; a link here says whose they are.
+DRIVERS, OURS = Path("/sys/class/accel"), "habanalabs"
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,22 @@ class Card:
         return " and ".join(missing) or f"{len(self.nodes)} card{'' if len(self.nodes) == 1 else 's'}"
 
 
-def find_card(devices: Path = DEVICES, driver_version: Path = DRIVER_VERSION) -> Card:
+def find_card(devices: Path = DEVICES, driver_version: Path = DRIVER_VERSION, drivers: Path = DRIVERS) -> Card:
     """Look for the bridge and for cards."""
-    nodes = sorted(path.name for pattern in NODES for path in devices.glob(pattern) if path.name[-1].isdigit())
+    nodes = sorted(
+        path.name
+        for pattern in NODES
+        for path in devices.glob(pattern)
+        if path.name[-1].isdigit() and _is_gaudi(drivers / path.name)
+    )
     try:
         driver = driver_version.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         driver = ""
     return Card(find_spec(PACKAGE) is not None, tuple(nodes), driver)
+
+
+def _is_gaudi(entry: Path) -> bool:
+    """Whether a device's driver is Gaudi's, or nothing tells."""
+    link = entry / "device" / "driver"
+    return not link.exists() or link.resolve().name == OURS

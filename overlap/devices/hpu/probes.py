@@ -142,8 +142,8 @@ def _hints(bridge: Bridge, config: HpuConfig) -> str:
     wrapper = _there(bridge.hints())
     x, y = _random(64, 64), _random(64, 64)
     taken = (bridge.to_device(x), bridge.to_device(y))
-    body = trace(lambda *values: (_work(*values),), taken, ())
-    run = bridge.compiled(Functional(body, (), wrapper, 0), config.compile_options)
+    body, _ = trace(lambda *values: (_work(*values),), taken, ())
+    run = bridge.compiled(Functional(body, None, wrapper, 0), config.compile_options)
     return _alike(run(*taken), [_work(x, y)])
 
 

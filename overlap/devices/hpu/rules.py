@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from overlap.devices.hpu.settings import HpuConfig
 from overlap.errors import OpFailedError
+from overlap.kernels.fused import fused_partial
 from overlap.program import Op, Program
 
 # From this size on the fused kernel gives NaN without a word.
 BIAS_LIMIT_BYTES = 2**31
-FUSED = ("fused_attention", "fused_partial")
 
 
 def require_feasible(program: Program, config: HpuConfig) -> None:
@@ -28,11 +28,13 @@ def require_feasible(program: Program, config: HpuConfig) -> None:
 
 
 def _check_bias(op: Op) -> None:
-    batch = op.refs[op.reads[0]].size[0]
+    """The mask that the kernel gets is [B, 1, rows, S]; in slices the queries of a group are rows of their own."""
+    batch, _, _, group = op.refs[0].size[:4]
+    copies = batch * (group if any(call.func is fused_partial._opoverload for call in op.kernel.calls) else 1)
     for ref in op.refs[3:]:
-        if len(ref.size) == 2 and ref.bytes * batch >= BIAS_LIMIT_BYTES:
+        if len(ref.size) == 2 and ref.bytes * copies >= BIAS_LIMIT_BYTES:
             raise OpFailedError(
-                f"{op.name}: a bias of {ref.bytes * batch:,} bytes; from {BIAS_LIMIT_BYTES:,} on the kernel gives NaN",
+                f"{op.name}: a bias of {ref.bytes * copies:,} bytes; from {BIAS_LIMIT_BYTES:,} on the kernel gives NaN",
                 "a smaller query_tile or kv_tile",
             )
 

@@ -33,6 +33,12 @@ class Owner(Protocol):
     def next_number(self) -> int:
         """A number that no program has had."""
 
+    def add(self, number: int) -> None:
+        """Note that a program is on the card."""
+
+    def has_others(self) -> bool:
+        """Whether any program is on the card."""
+
     def drop(self, generation: int, number: int) -> None:
         """Note that nobody needs a program any more."""
 
@@ -61,8 +67,21 @@ class HpuRunnable:
         if self._number and self._generation == self._device.child.generation:
             return
         number = self._device.next_number()
-        self._ask("prepare", number, self.program, self.order)
+        try:
+            self._device.child.ask("prepare", number, self.program, self.order)
+        except MemoryLimitError as error:
+            if not self._device.has_others():
+                self._failure = error
+                raise
+            # Alone on the card it may fit; the others come back when they are asked for.
+            self._device.child.kill()
+            self._device.send_inputs(self._inputs)
+            self._ask("prepare", number, self.program, self.order)
+        except OpFailedError as error:
+            self._failure = error
+            raise
         self._number, self._generation = number, self._device.child.generation
+        self._device.add(number)
 
     def _ask(self, request: str, *arguments: object) -> Any:
         try:

@@ -3,7 +3,7 @@
 Terms
     segment: the ops of one graph, in the order they are to be emitted. Nothing crosses a fence but tensors.
     takes: roots that are there before the segment.
-    written: positions of `takes` whose memory the segment writes.
+    written: what of its `takes` the segment writes, as positions with the part of the tensor there.
     gives: roots that the segment makes and that somebody needs afterwards.
 Collectives are left out: one process holds one card's shard and has no peers.
 """
@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 
-from overlap.devices.hpu.errors import Unexpected
-from overlap.program import Engine, Kernel, Op, Program
+from overlap.program import Engine, Kernel, Op, Program, Ref
 
 Straight = Callable[..., tuple[torch.Tensor, ...]]
 # `(before, after) → after`: the same tensor, which now waits for the other one.
@@ -47,7 +46,7 @@ class Segment:
     graph: int
     ops: tuple[int, ...]
     takes: tuple[int, ...]
-    written: tuple[int, ...]
+    written: tuple[tuple[int, Ref], ...]
     gives: tuple[int, ...]
 
 
@@ -68,8 +67,8 @@ def segments(program: Program, order: Sequence[int]) -> list[Segment]:
         touched = {root for index in ops for root in program.touched(index)}
         made = touched - there
         takes = tuple(sorted(touched & there))
-        targets = {program.ops[index].refs[at].root for index in ops for at in program.ops[index].writes}
-        written = tuple(position for position, root in enumerate(takes) if root in targets)
+        targets = [program.ops[index].refs[at] for index in ops for at in program.ops[index].writes]
+        written = tuple(dict.fromkeys((takes.index(ref.root), ref) for ref in targets if ref.root in takes))
         found.append(Segment(graph, tuple(ops), takes, written, tuple(sorted(made & needed))))
         there |= made
     return found
@@ -118,8 +117,7 @@ def _tie(edge: Edge, before: torch.Tensor, op: Op, values: list[Any]) -> None:
 
 def _buffer(program: Program, root: int, like: torch.Tensor) -> torch.Tensor:
     spec = program.roots[root]
-    if not spec.buffer:
-        raise Unexpected(f"root {root} of {program.label} is read before it is made")
+    assert spec.buffer, f"root {root} of {program.label} is read before it is made"
     made = like.new_empty(spec.shape, dtype=spec.dtype)
     # Plain memory wherever it will do: every release has a kernel for that.
     return made if made.stride() == spec.stride else like.new_empty_strided(spec.shape, spec.stride, dtype=spec.dtype)

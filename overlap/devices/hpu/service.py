@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -16,12 +17,12 @@ from overlap.devices.hpu.bridge import Bridge
 from overlap.devices.hpu.counters import Counts
 from overlap.devices.hpu.errors import in_words
 from overlap.devices.hpu.modes import Ready, ready
-from overlap.devices.hpu.settings import HpuConfig
+from overlap.devices.hpu.settings import LAZY_GRAPHS, HpuConfig
 from overlap.devices.hpu.timing import Tally, runs_per_sample, sample_ns
 from overlap.devices.hpu.wire import load, save
 from overlap.devices.interpret import POISON
 from overlap.errors import DeviceError
-from overlap.program import Program
+from overlap.program import Engine, Program
 
 if TYPE_CHECKING:
     from overlap.devices.hpu.probes import Probe
@@ -29,16 +30,17 @@ if TYPE_CHECKING:
 # Runs before a program is timed: the first compiles, the second fills caches of recipes.
 WARM_UPS = 2
 PACKAGE = "habana-torch-plugin"
+UNCOUNTED = "not counted by this release"
 
 
 @dataclass
 class Prepared:
-    """A program on the card. `before` are the counts when it was begun, `warm` those after its warm-up."""
+    """A program on the card. `compiled` counts recipes made while it was prepared; `fell` what ran on the CPU since."""
 
     ready: Ready
     runs: int
-    before: Counts
-    warm: Counts
+    compiled: int | None
+    fell: list[str]
     peak_bytes: int
     workspace_bytes: int
     tally: Tally = field(default_factory=Tally)
@@ -90,26 +92,31 @@ class Service:
         """Take inputs from a file to the card."""
         with self._explained("copying the inputs to the card"):
             # Programs that are prepared hold the ones they were prepared with.
+            self._inputs = {}
             self._inputs = {name: self._bridge.to_device(tensor) for name, tensor in load(path).items()}
             self._bridge.synchronize()
 
     def prepare(self, number: int, program: Program, order: Sequence[int]) -> None:
         """Bind and warm up a program under `number`."""
         bridge = self._bridge
-        need = program.input_bytes() + program.peak_bytes(order)
-        with self._explained(program.label, need), torch.no_grad():
-            before = Counts.now(bridge)
-            used = bridge.memory().get("in_use", 0)
+        own = program.peak_bytes(order)
+        with self._explained(program.label, program.input_bytes() + own), torch.no_grad():
+            before, used = Counts.now(bridge), bridge.memory()
             bridge.reset_peak()
             made = ready(bridge, self._config, program, order, self._inputs)
             for _ in range(WARM_UPS):
                 made.run()
             bridge.synchronize()
             runs = runs_per_sample(bridge, made.run, self._config.sample_ms)
-            memory = bridge.memory()
-        peak = max(0, memory["max_in_use"] - used) if "max_in_use" in memory else program.peak_bytes(order)
-        warm = Counts.now(bridge)
-        self._prepared[number] = Prepared(made, runs, before, warm, peak, memory.get("workspace", -1))
+            warm, memory = Counts.now(bridge), bridge.memory()
+        self._prepared[number] = Prepared(
+            ready=made,
+            runs=runs,
+            compiled=None if warm.compilations is None else warm.compiled_since(before),
+            fell=warm.fell_since(before),
+            peak_bytes=_peak_bytes(used, memory, own),
+            workspace_bytes=memory.get("last_workspace", -1),
+        )
 
     def time(self, number: int, repeats: int) -> list[int]:
         """Samples in ns."""
@@ -129,6 +136,9 @@ class Service:
                     ref = op.refs[position]
                     if program.roots[ref.root].name:
                         ref.resolve(one.ready.roots.named(ref.root)).fill_(POISON)
+            # In a graph of their own, so that the one that is checked is the one that is timed.
+            one.ready.after()
+            self._bridge.synchronize()
             one.ready.run()
             found = {name: tensor.cpu() for name, tensor in one.ready.outputs().items()}
         one.bad = [name for name, tensor in found.items() if not bool(torch.isfinite(tensor).all())]
@@ -152,29 +162,50 @@ class Service:
 
     def gates(self, number: int) -> dict[str, Gate]:
         """What must hold for a program, but for what only a trace can tell."""
-        one, bridge = self._prepared[number], self._bridge
-        now, limit = Counts.now(bridge), bridge.memory().get("limit", 0)
-        fell = now.fell_since(one.before)
+        one = self._prepared[number]
+        if not one.tally.samples:
+            self.time(number, 1)
+        limit = self._bridge.memory().get("limit", 0)
         need = one.ready.program.input_bytes() + one.peak_bytes
         workspace = f", workspace {one.workspace_bytes / 2**20:.0f} MiB" if one.workspace_bytes >= 0 else ""
-        return {
+        counted = one.compiled is not None
+        fell = ", ".join(dict.fromkeys(one.fell))
+        gates = {
             "memory": Gate(not limit or need <= limit, f"{need / 2**20:.0f} of {limit / 2**20:.0f} MiB{workspace}"),
-            "cpu_fallback": _counted(one.before.fallbacks, not fell, ", ".join(fell) or "none"),
-            "recompiles": _counted(one.warm.compilations, one.tally.samples > 0, str(one.tally)),
+            "cpu_fallback": Gate(not fell, fell or "none") if counted else Gate(True, UNCOUNTED),
+            "recompiles": Gate(one.tally.samples > 0, str(one.tally) if counted else UNCOUNTED),
             "recipes": Gate(True, _recipes(one)),
             "finite": Gate(not one.bad, f"not finite: {', '.join(one.bad)}" if one.bad else "all outputs"),
             "order passed on": Gate(True, "; ".join(one.ready.notes) or "as written"),
         }
+        if self._config.mode == LAZY_GRAPHS:
+            graphs, captured = len(one.ready.parts), one.ready.bodies[0]
+            gates["cached graphs"] = Gate(captured == graphs, f"{captured} captured of {graphs}")
+        if any(op.engine is Engine.NIC for op in one.ready.program.ops):
+            gates["collectives"] = Gate(True, "left out: one process has no peers")
+        return gates
 
     def forget(self, number: int) -> None:
         """Free a program."""
+        self._clear_graphs(number)
         self._prepared.pop(number, None)
+        # Wrapped modules and what wraps them hold each other, and memory of the card.
+        gc.collect()
+
+    def _clear_graphs(self, number: int) -> None:
+        for _, part in self._prepared[number].ready.parts if number in self._prepared else ():
+            self._bridge.clear_graphs(part)
 
     @contextmanager
     def _running(self, one: Prepared) -> Iterator[None]:
         need = one.ready.program.input_bytes() + one.peak_bytes
         with self._explained(one.ready.program.label, need), torch.no_grad():
-            yield
+            one.ready.after()
+            before = Counts.now(self._bridge)
+            try:
+                yield
+            finally:
+                one.fell += Counts.now(self._bridge).fell_since(before)
 
     @contextmanager
     def _explained(self, what: str, need_bytes: int = 0) -> Iterator[None]:
@@ -182,17 +213,28 @@ class Service:
         try:
             yield
         except RuntimeError as error:
-            bridge = getattr(self, "_bridge", None)
-            limit = bridge.memory().get("limit", 0) if bridge is not None else 0
+            limit = 0
+            # The card may be past answering.
+            with suppress(Exception):
+                limit = self._bridge.memory().get("limit", 0)
             raise in_words(error, what, need_bytes, limit) from error
 
 
-def _counted(total: int | None, passed: bool, text: str) -> Gate:
-    return Gate(True, "not counted by this release") if total is None else Gate(passed, text)
-
-
 def _recipes(one: Prepared) -> str:
-    if one.before.compilations is None:
-        return "not counted by this release"
+    if one.compiled is None:
+        return UNCOUNTED
     graphs = len(one.ready.parts)
-    return f"{one.warm.compiled_since(one.before)} compiled for {graphs} graph{'' if graphs == 1 else 's'}"
+    return f"{one.compiled} compiled for {graphs} graph{'' if graphs == 1 else 's'}"
+
+
+def _peak_bytes(before: Mapping[str, int], after: Mapping[str, int], own: int) -> int:
+    """Most bytes that a program needs beside its inputs: what the allocator saw, else `own`, the program's count.
+
+    The workspace belongs to the process and only grows, so where it is told apart the last recipe's own counts.
+    """
+    if "max_in_use" not in after:
+        return own
+    seen = after["max_in_use"] - before["in_use"]
+    if "last_workspace" not in after:
+        return max(0, seen)
+    return max(0, seen - (after["workspace"] - before["workspace"])) + after["last_workspace"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,8 +50,8 @@ class HpuConfig:
         for name, known in (("mode", MODES), ("softmax_mode", SOFTMAX_MODES), ("obey", OBEY)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"device.hpu.{name} is {getattr(self, name)!r}", f"one of {', '.join(known)}")
-        if not self.sample_ms > 0:
-            raise ConfigError(f"device.hpu.sample_ms is {self.sample_ms}", "it must be positive")
+        if not 0 < self.sample_ms < math.inf:
+            raise ConfigError(f"device.hpu.sample_ms is {self.sample_ms}", "it must be positive and finite")
         if self.sdpa_block is not None and self.sdpa_block < 1:
             raise ConfigError(f"device.hpu.sdpa_block is {self.sdpa_block}", "a number of tokens, such as 1024")
         for name in (BLOCK_ROWS, BLOCK_COLUMNS):

@@ -62,24 +62,28 @@ def sample_ns(bridge: Bridge, run: Callable[[], None], runs: int, bodies: list[i
     Raises:
         OpFailedError: graphs were compiled, ops fell back or graphs were not replayed, twice.
     """
-    trouble = ""
+    trouble, hint = "", ""
     for _ in range(ATTEMPTS):
         before, calls = Counts.now(bridge), bodies[0]
         found = stretch_ns(bridge, run, runs)
-        trouble = _trouble(before, Counts.now(bridge), bodies[0] - calls)
+        trouble, hint = _trouble(before, Counts.now(bridge), bodies[0] - calls)
         if not trouble:
             tally.samples += 1
             return max(1, round(found))
         tally.again += 1
-    raise OpFailedError(f"cannot be timed: {trouble} while the clock ran", "shapes or scalars that change per call")
+    raise OpFailedError(f"cannot be timed: {trouble} while the clock ran", hint)
 
 
-def _trouble(before: Counts, after: Counts, unreplayed: int) -> str:
-    found = []
+def _trouble(before: Counts, after: Counts, unreplayed: int) -> tuple[str, str]:
+    """What happened that must not, and what it may come from."""
+    found, hints = [], []
     if compiled := after.compiled_since(before):
         found.append(f"{compiled} graphs were compiled")
+        hints.append("something changes from call to call")
     if fell := after.fell_since(before):
         found.append(f"ops ran on the CPU: {', '.join(fell)}")
+        hints.append("this release has no kernel for them")
     if unreplayed:
         found.append(f"{unreplayed} calls ran without their graph")
-    return " and ".join(found)
+        hints.append("a limit on graphs, or scalars that change")
+    return " and ".join(found), "; ".join(hints)

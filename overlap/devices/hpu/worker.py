@@ -1,4 +1,4 @@
-"""The process that holds the card. Run as `python -m overlap.devices.hpu.worker <descriptor>` by `child`.
+"""The process that holds the card. Started by `child`.
 
 It answers one request at a time over its pipe and ends when the other side is gone. Ctrl-C is answered by the other
 side, which then ends this process: a signal in the middle of a capture would leave the card in an unknown state.
@@ -56,7 +56,8 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-if __name__ == "__main__":
+def serve() -> None:
+    """`main` on the descriptor in the arguments; does not come back."""
     code = main(int(sys.argv[1]))
     sys.stdout.flush()
     # The bridge may wait for the card at exit; whoever closed the pipe waits for nothing.

@@ -25,7 +25,7 @@ def write(path: str, launches: list[list[Node]]) -> None:
     rows.append(
         {"ph": "X", "cat": "python_function", "name": "threading.py(1): run", "pid": 0, "tid": 0, "ts": 0, "dur": 1}
     )
-    for recipe, nodes in enumerate(launches):
+    for recipe, nodes in _numbered(launches):
         for node in nodes:
             lanes = [MME_TID] if node.engine == "MME" else [TPC_TID + lane for lane in range(TPCS)]
             rows += [_row(node, lane, recipe) for lane in lanes]
@@ -34,11 +34,18 @@ def write(path: str, launches: list[list[Node]]) -> None:
         json.dump({**about, "traceEvents": rows, "traceName": path}, file)
 
 
+def _numbered(launches: list[list[Node]]) -> list[tuple[int, list[Node]]]:
+    """A number per recipe: it is the same when the recipe is launched again, and so are the names of its nodes."""
+    numbers: dict[object, int] = {}
+    keys = [tuple((node.name, node.ns) for node in nodes) for nodes in launches]
+    return [(numbers.setdefault(key, len(numbers)), nodes) for key, nodes in zip(keys, launches, strict=True)]
+
+
 def _row(node: Node, lane: int, recipe: int) -> dict[str, Any]:
     matrix = node.engine == "MME"
     kind = PATHS.get(node.name, node.name)
     event = "MMEH_WB0_MON_TS_BIT1" if matrix else "TPC_SPU_START_TO_SPU_HALT"
-    args = {"EventName": f"{recipe}/{kind}/{node.number}", "HW event name": event, "device": 0, "recipeId": recipe}
+    args = {"EventName": f"graph/{kind}/{node.number}", "HW event name": event, "device": 0, "recipeId": recipe}
     name = {"mm": "GEMM", "bmm": "BatchGemm"}.get(node.name, f"{node.name}_fwd_bf16")
     where = {"pid": 0, "tid": lane, "ts": node.start_ns / 1e3, "dur": (node.end_ns - node.start_ns) / 1e3}
     return {"ph": "X", "cat": "kernel", "name": name, **where, "args": args}
@@ -54,11 +61,11 @@ def write_hardware(launches: list[list[Node]]) -> None:
     with open(os.environ["HABANA_PROF_CONFIG"], encoding="utf-8") as file:
         folder = json.load(file)["GeneralSettings"]["values"]["outdir"]["value"]
     rows = [HARDWARE]
-    for recipe, nodes in enumerate(launches):
+    for recipe, nodes in _numbered(launches):
         for node in nodes:
             begin, end = MARKS[node.engine]
             for kind, mark, at in (("BEGIN", begin, node.start_ns), ("END", end, node.end_ns)):
-                path = f"model/{recipe}/{PATHS.get(node.name, node.name)}/{node.number}"
+                path = f"model/{PATHS.get(node.name, node.name)}/{node.number}"
                 lane = f"{node.engine} 0"
                 rows.append((path, "HW", lane, kind, f"{at / 1e3:.6f}", str(recipe), "accel0", node.name, "bf16", mark))
     number = len(os.listdir(folder))

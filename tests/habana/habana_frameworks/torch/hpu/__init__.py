@@ -33,7 +33,8 @@ def device_count() -> int:
 
 
 def synchronize(device: Any = None) -> None:
-    """Everything was done when it was launched."""
+    """Everything was done when it was launched; but whoever did not wait could not know."""
+    CARD.busy = False
 
 
 def get_device_name(device: Any = None) -> str:

@@ -16,10 +16,11 @@ class _Metric:
         return self._name
 
     def stats(self) -> list[Any]:
-        """Pairs; the list of recipes behind the totals is none."""
+        """Pairs; the list of recipes behind the totals is none, but two recipes look like one."""
+        assert not CARD.busy, "what runs is not counted yet: synchronise before reading"
         if self._name == "graph_compilation":
             total = CARD.compilations
-            found = [("TotalNumber", total), ("TotalTime", 7 * total), ("AvgTime", 7.0), ("recipe", 7, "graph_1")]
+            found = [("TotalNumber", total), ("TotalTime", 7 * total), ("AvgTime", 7.0), [("graph_1", 7.0)] * total]
             return found[::-1] if trait("metrics_moved") else found
         return [("TotalNumber", sum(CARD.fallbacks.values())), ("FallbackOps", dict(CARD.fallbacks))]
 
