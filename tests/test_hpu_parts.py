@@ -73,6 +73,12 @@ def test_the_profiler_is_never_switched_off() -> None:
     assert child_environment(config, {"HABANA_PROFILE": "profile_api"})["HABANA_PROFILE"] == "profile_api"
 
 
+def test_every_setting_that_changes_a_time_is_told() -> None:
+    assert HpuConfig().switched() == {}
+    found = HpuConfig(mode="lazy", softmax_mode="fast", hints=False, compile_options={"inference": True}).switched()
+    assert found == {"softmax_mode": "fast", "hints": "False", "compile_options": "{'inference': True}"}
+
+
 def test_what_would_bypass_a_rule_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"PT_HPU_SDPA_BR_FACTOR is set in this shell .unset it; device.hpu.sdpa_block=7"

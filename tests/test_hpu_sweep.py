@@ -132,6 +132,9 @@ def test_another_environment_is_another_sweep(double: Double, cli: Cli, tmp_path
     answer = sweep(cli, tmp_path / "run", "hpu", LAZY, "device.hpu.sdpa_block=16")
     assert answer.code == 2
     assert "device.software.PT_HPU_SDPA_BC_FACTOR 8 → 16" in answer.err
+    answer = sweep(cli, tmp_path / "run", "hpu", LAZY, "device.hpu.sdpa_block=8", "device.hpu.softmax_mode=fast")
+    assert answer.code == 2
+    assert "device.software.hpu.softmax_mode nothing → fast" in answer.err
 
 
 def test_buckets_each_have_a_stack_of_their_own(double: Double, cli: Cli, tmp_path: Path) -> None:

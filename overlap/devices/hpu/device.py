@@ -81,6 +81,7 @@ class HpuDevice:
             "mode": self.config.mode,
             "ranked by": f"the model of {self._chip}",
         }
+        switched = {f"hpu.{name}": value for name, value in self.config.switched().items()}
         name = f"{about['name']} ({self.config.mode}, software {about['release']})"
         return DeviceInfo(
             kind="hpu",
@@ -88,7 +89,8 @@ class HpuDevice:
             evidence="measured",
             # A release that does not tell has what the chip has.
             memory_bytes=int(about["memory_bytes"] * fraction) or self._model.info.memory_bytes,
-            software=software | recorded(self._environment),
+            # All of it decides what is measured, so a sweep of other settings is another sweep.
+            software=software | switched | recorded(self._environment),
             fused_stack=True,
             single_ops=False,
             one_queue=False,

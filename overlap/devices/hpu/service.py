@@ -35,12 +35,15 @@ UNCOUNTED = "not counted by this release"
 
 @dataclass
 class Prepared:
-    """A program on the card. `compiled` counts recipes made while it was prepared; `fell` what ran on the CPU since."""
+    """A program on the card. `compiled` counts recipes made while it was prepared; `fell` what ran on the CPU since.
+
+    Either is None where the release does not count.
+    """
 
     ready: Ready
     runs: int
     compiled: int | None
-    fell: list[str]
+    fell: list[str] | None
     peak_bytes: int
     workspace_bytes: int
     tally: Tally = field(default_factory=Tally)
@@ -113,7 +116,7 @@ class Service:
             ready=made,
             runs=runs,
             compiled=None if warm.compilations is None else warm.compiled_since(before),
-            fell=warm.fell_since(before),
+            fell=None if warm.fallbacks is None else warm.fell_since(before),
             peak_bytes=_peak_bytes(used, memory, own),
             workspace_bytes=memory.get("last_workspace", -1),
         )
@@ -168,12 +171,12 @@ class Service:
         limit = self._bridge.memory().get("limit", 0)
         need = one.ready.program.input_bytes() + one.peak_bytes
         workspace = f", workspace {one.workspace_bytes / 2**20:.0f} MiB" if one.workspace_bytes >= 0 else ""
-        counted = one.compiled is not None
-        fell = ", ".join(dict.fromkeys(one.fell))
+        fell = UNCOUNTED if one.fell is None else ", ".join(dict.fromkeys(one.fell)) or "none"
+        again = UNCOUNTED if one.compiled is None else str(one.tally)
         gates = {
             "memory": Gate(not limit or need <= limit, f"{need / 2**20:.0f} of {limit / 2**20:.0f} MiB{workspace}"),
-            "cpu_fallback": Gate(not fell, fell or "none") if counted else Gate(True, UNCOUNTED),
-            "recompiles": Gate(one.tally.samples > 0, str(one.tally) if counted else UNCOUNTED),
+            "cpu_fallback": Gate(not one.fell, fell),
+            "recompiles": Gate(one.tally.samples > 0, again),
             "recipes": Gate(True, _recipes(one)),
             "finite": Gate(not one.bad, f"not finite: {', '.join(one.bad)}" if one.bad else "all outputs"),
             "order passed on": Gate(True, "; ".join(one.ready.notes) or "as written"),
@@ -205,7 +208,8 @@ class Service:
             try:
                 yield
             finally:
-                one.fell += Counts.now(self._bridge).fell_since(before)
+                if one.fell is not None:
+                    one.fell += Counts.now(self._bridge).fell_since(before)
 
     @contextmanager
     def _explained(self, what: str, need_bytes: int = 0) -> Iterator[None]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from overlap.errors import ConfigError
 
 COMPILE, LAZY, LAZY_GRAPHS, EAGER = MODES = ("compile", "lazy", "lazy_graphs", "eager")
 SOFTMAX_MODES = ("None", "fast", "fp32")
+# Settings that outputs name by the variables that they set.
+TOLD_ELSEWHERE = ("mode", "environment", "sdpa_block")
 REPORT, REQUIRE = OBEY = ("report", "require")
 # Sizes of the blocks that the fused attention is cut into; the vendor wants them equal.
 BLOCK_ROWS, BLOCK_COLUMNS = "PT_HPU_SDPA_BR_FACTOR", "PT_HPU_SDPA_BC_FACTOR"
@@ -39,6 +41,12 @@ class HpuConfig:
     fused_rope: bool = False
     sample_ms: float = 10.0
     hardware_profile: bool = False
+
+    def switched(self) -> dict[str, str]:
+        """Everything that is not as it is by default and is told nowhere else, for outputs."""
+        default = HpuConfig()
+        names = [one.name for one in fields(self) if one.name not in TOLD_ELSEWHERE]
+        return {name: str(getattr(self, name)) for name in names if getattr(self, name) != getattr(default, name)}
 
     @property
     def lazy(self) -> bool:
