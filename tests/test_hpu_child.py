@@ -273,11 +273,13 @@ def test_graphs_of_a_program_that_nobody_holds_are_freed(double: Double) -> None
     service._inputs = subject.inputs
     service.prepare(1, program, range(len(program.ops)))
     held = weakref.ref(service._prepared[1].ready.parts[0][1])
+    cleared, clear = [], held().clear_cache
+    held().clear_cache = lambda: (cleared.append(1), clear())
     gc.disable()
     service.forget(1)
-    print(held() is None)
+    print(held() is None, len(cleared))
     """
-    assert double.run(code, mode="lazy_graphs") == "True"
+    assert double.run(code, mode="lazy_graphs") == "True 1"
 
 
 def test_a_process_that_was_started_anew_has_sound_gates(double: Double, subject: Subject) -> None:
@@ -286,3 +288,31 @@ def test_a_process_that_was_started_anew_has_sound_gates(double: Double, subject
     runnable.time(1)
     device.child.kill()
     assert all(gate.passed for gate in runnable.gates().values())
+
+
+def test_ctrl_c_is_not_for_the_process_with_the_card(double: Double, subject: Subject) -> None:
+    """A signal in the middle of a capture would leave the card in an unknown state."""
+    device = double.open()
+    runnable = subject.prepare(device)
+    before = runnable.time(1)
+    os.kill(pid_of(device.child), signal.SIGINT)
+    assert runnable.time(1) == before
+    assert device.child.generation == 1
+
+
+def test_whoever_interrupts_a_request_ends_what_it_asked_for_at_once(
+    double: Double, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = double.open()
+    runnable = subject.prepare(device)
+    pid, connection = pid_of(device.child), device.child._connection
+    assert connection is not None
+
+    def interrupted(_: float) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(connection, "poll", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runnable.time(1)
+    assert device.child._process is None
+    assert gone(pid)

@@ -116,6 +116,17 @@ def test_booleans_mean_what_they_say(double: Double, value: str, cached: bool) -
     assert double.run(code, mode="lazy_graphs", environment=environment) == str(cached)
 
 
+def test_without_the_variable_graphs_hold_no_tensors_either(double: Double) -> None:
+    code = """
+    import os
+    from habana_frameworks.torch.card import CARD
+    del os.environ["PT_HPUGRAPH_DISABLE_TENSOR_CACHE"]
+    bridge.graphed(torch.nn.Identity())
+    print(CARD.tensor_cache)
+    """
+    assert double.run(code, mode="lazy_graphs") == "False"
+
+
 # -- what happens while the clock runs ---------------------------------------------------------------------------------
 
 
