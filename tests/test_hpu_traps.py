@@ -273,6 +273,18 @@ def test_without_lanes_of_the_device_there_is_no_profile(double: Double, subject
             ask()
 
 
+def test_eager_mode_runs_op_by_op(double: Double, subject: Subject) -> None:
+    double.card("op_by_op")
+    runnable = subject.prepare(double.open(mode="eager", obey="require"), SPLIT)
+    assert runnable.time(1)[0] > 0
+    assert subject.worst_error(runnable.outputs()) < EXACT
+    gates = runnable.gates()
+    assert gates["order passed on"].value == "order by launch"
+    # Every op is a recipe of its own there, and the names of their nodes are all the same.
+    assert gates["order"].value.startswith("cannot tell")
+    assert all(gate.passed for gate in gates.values())
+
+
 # -- fused kernels -----------------------------------------------------------------------------------------------------
 
 

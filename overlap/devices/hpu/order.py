@@ -38,8 +38,8 @@ class Obeyed:
 
     @property
     def merged(self) -> bool:
-        """Fewer matrix nodes than asked for."""
-        return self.found < self.asked
+        """Fewer matrix nodes than asked for; not where nodes cannot be told apart."""
+        return self.kept is not None and self.found < self.asked
 
 
 def obeyed(events: pl.DataFrame, program: Program, order: Sequence[int]) -> Obeyed:
