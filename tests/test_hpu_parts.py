@@ -239,7 +239,10 @@ def test_slices_have_a_mask_per_query_of_a_group() -> None:
 
 
 def test_plain_attention_has_no_such_rules() -> None:
-    require_feasible(capture(small_workload(), Split()), HpuConfig(sdpa_block=7))
+    config, workload = HpuConfig(sdpa_block=7), small_workload()
+    with pytest.raises(OpFailedError):
+        require_feasible(capture(workload, Split(fused_sdpa=True, masked_blocks="skip")), config)
+    require_feasible(capture(workload, Split()), config)
 
 
 # -- segments ----------------------------------------------------------------------------------------------------------

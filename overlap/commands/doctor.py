@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from overlap.devices.hpu.doctor import Examined
+    from overlap.devices.hpu.presence import Card
 
 USABLE, NOT_USABLE = 0, 1
 WORKS = {True: "yes", False: "NO", None: "–"}
@@ -41,7 +42,7 @@ def run(device: str = "auto", mode: str = "") -> int:
         raise ConfigError(f"mode={mode} is of a card, and the device is {kind}", "overlap doctor device=hpu")
     console = Console()
     _machine(console)
-    usable = _card(console, mode) if kind == "hpu" else True
+    usable = _card(console, card, mode) if kind == "hpu" else True
     _devices(console)
     verdict = f"{kind} can be used: overlap sweep device={kind}" if usable else f"{kind} cannot be used here"
     console.print(verdict, highlight=False, soft_wrap=True)
@@ -66,14 +67,12 @@ def _machine(console: Console) -> None:
     )
 
 
-def _card(console: Console, only: str) -> bool:
+def _card(console: Console, card: Card, only: str) -> bool:
     """Everything about a card; whether the default mode, or the one that was asked for, can be used."""
     from overlap.devices.hpu.doctor import advice, examine, facts
-    from overlap.devices.hpu.presence import find_card
     from overlap.devices.hpu.probes import configs
     from overlap.devices.hpu.settings import HpuConfig
 
-    card = find_card()
     _facts(console, "Gaudi", facts(card))
     wanted = [HpuConfig(mode=only)] if only else configs(HpuConfig())
     found: list[Examined] = []

@@ -36,8 +36,9 @@ class Card:
         return " and ".join(missing) or f"{len(self.nodes)} card{'' if len(self.nodes) == 1 else 's'}"
 
 
-def find_card(devices: Path = DEVICES, driver_version: Path = DRIVER_VERSION, drivers: Path = DRIVERS) -> Card:
-    """Look for the bridge and for cards."""
+def find_card(devices: Path | None = None, driver_version: Path = DRIVER_VERSION, drivers: Path = DRIVERS) -> Card:
+    """Look for the bridge and for cards, in `devices` or where the system has them."""
+    devices = DEVICES if devices is None else devices
     nodes = sorted(
         path.name
         for pattern in NODES
