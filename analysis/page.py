@@ -53,9 +53,9 @@ GLOSSARY = (
     "an in-order queue. <b>Baseline</b>: the same model code, unsplit, in program order, on the same two engines. "
     "<b>Stack</b>: what a serving stack does by default on this device. <b>Both</b>: MME and TPC busy at once. "
     "<b>Exposed TPC</b>: TPC busy while the MME is not. <b>Bound</b>: the least time any order of these ops could "
-    "take, from their times alone with warm caches; <b>gap</b>: how far the run is above it. <b>Work</b>: masked "
-    "blocks left out. <b>Tiling</b>: smaller tensors that stay in caches. <b>Order</b>: the kept order, still one "
-    "queue at a time. <b>Overlap</b>: the same on both queues at once. <b>Recipe</b>: a way to split that serving "
+    "take; the table says what it is made of; <b>gap</b>: how far the run is above it. <b>Work</b>: masked blocks left "
+    "out. <b>Tiling</b>: smaller tensors that stay in caches. <b>Order</b>: the kept order, on one queue at a time if "
+    "the device can. <b>Overlap</b>: the same on both queues at once. <b>Recipe</b>: a way to split that serving "
     "stacks use or have used, tried in every sweep. <b>Front</b>: candidates that no other one beats in both time and "
     "memory. <b>Measured</b>: taken off a clock on the device named above. <b>Simulated</b>: computed by a named model."
 )
