@@ -71,3 +71,11 @@ class TraceError(OverlapError):
 
 class ReplayError(OverlapError):
     """A replay of a recorded sweep that asks for something nobody measured: more rounds, another order."""
+
+
+class TunedError(OverlapError):
+    """A tuned config that cannot be used: damaged, edited into nonsense, or of another model or device."""
+
+
+class ServeError(OverlapError):
+    """A model or stack that a tuned config cannot be applied to: it has no seam, is too old, or has one applied."""

@@ -62,7 +62,15 @@ def shape_from_hf(path: Path) -> ModelShape:
     """
     path = Path(path).expanduser()
     file = path / "config.json" if path.is_dir() else path
-    values = _read(file)
+    return shape_of(_read(file), file)
+
+
+def shape_of(values: Mapping[str, Any], file: Path) -> ModelShape:
+    """The shape that the values of a `config.json` tell; `file` is named in errors.
+
+    Raises:
+        WorkloadError: naming what is missing or not covered.
+    """
     text = _text_part(values, file)
     _check_family(text, file)
     _check_required(text, file)
@@ -94,7 +102,7 @@ def _read(file: Path) -> dict[str, Any]:
     return values
 
 
-def _text_part(values: dict[str, Any], file: Path) -> dict[str, Any]:
+def _text_part(values: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
     """The language model's own part: multimodal configs nest it, and the family of that part counts."""
     nested = values.get("text_config")
     if nested is None:

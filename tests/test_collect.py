@@ -21,7 +21,7 @@ from overlap.errors import RunDirError
 from overlap.search import records as records_module
 from overlap.search.records import append_record, read_records
 from overlap.search.sweep import SweepResult, run_sweep
-from overlap.serve.tuned import load, save
+from overlap.serve.tuned_file import load, save
 from tests.fakes import FakeDevice, small_workload
 from tests.sweeps import SEARCH, SPACE, Silent
 
@@ -85,9 +85,9 @@ def test_shared_sweeps_come_back_as_one_table(
     answer = cli("collect", "records=shared/records", "into=out/table.yaml")
     assert (answer.code, answer.err) == (0, "")
     tuned = load(tmp_path / "out" / "table.yaml")
-    assert [entry.bucket["query"] for entry in tuned.entries] == list(QUERIES)
+    assert [entry.bucket.query for entry in tuned.entries] == list(QUERIES)
     for entry in tuned.entries:
-        result, run_dir = results[entry.bucket["query"]]
+        result, run_dir = results[entry.bucket.query]
         alone = build_tuned(result)
         assert (tmp_path / "out" / entry.trace).resolve() == (run_dir / alone.entries[0].trace).resolve()
         assert replace_trace(entry) == replace_trace(alone.entries[0])
@@ -122,12 +122,12 @@ def test_the_identity_of_a_record_is_that_of_the_sweep(
 
 def test_the_newest_of_duplicates_wins_and_the_others_are_counted(cli: Cli, record: Any, tmp_path: Path) -> None:
     """By time and not by file name; a copy of the same result is no duplicate."""
-    record(tmp_path / "r", worker="b", when=3.0, entry={"gap": 0.3})
-    record(tmp_path / "r", worker="a", when=2.0, entry={"gap": 0.2})
-    record(tmp_path / "r", worker="c", when=1.0, entry={"gap": 0.1})
-    record(tmp_path / "r", worker="d", when=4.0, entry={"gap": 0.3})
+    record(tmp_path / "r", worker="b", when=3.0, entry={"samples": 3})
+    record(tmp_path / "r", worker="a", when=2.0, entry={"samples": 2})
+    record(tmp_path / "r", worker="c", when=1.0, entry={"samples": 1})
+    record(tmp_path / "r", worker="d", when=4.0, entry={"samples": 3})
     answer = cli("collect", "records=r")
-    assert [entry.gap for entry in load(tmp_path / "tuned.yaml").entries] == [0.3]
+    assert [entry.samples for entry in load(tmp_path / "tuned.yaml").entries] == [3]
     assert answer.out.splitlines()[1].split()[-1] == "2"
 
 
@@ -150,7 +150,7 @@ def test_what_differs_is_never_mixed(cli: Cli, record: Any, tmp_path: Path, othe
     assert len(files) == 2
     assert not (tmp_path / "table.yaml").exists()
     assert all(file.name.startswith("table.small-tp1-fake-") for file in files)
-    assert sorted(load(file).entries[0].bucket["query"] for file in files) == [16, 32]
+    assert sorted(load(file).entries[0].bucket.query for file in files) == [16, 32]
     assert all(len(load(file).entries) == 1 for file in files)
     assert cli("collect", "records=r", "into=table.yaml").code == 0
     assert sorted(tmp_path.glob("table*.yaml")) == files, "names hang on content"
@@ -173,7 +173,7 @@ def test_damaged_lines_are_named_and_left_out(cli: Cli, record: Any, tmp_path: P
     record(tmp_path / "r", 32)
     answer = cli("collect", "records=r")
     assert answer.code == 0
-    assert [entry.bucket["query"] for entry in load(tmp_path / "tuned.yaml").entries] == [16, 32]
+    assert [entry.bucket.query for entry in load(tmp_path / "tuned.yaml").entries] == [16, 32]
     assert answer.lines == [f"left out {Path('r', 'a-1.jsonl')}:2: {answer.lines[0].split(': ', 1)[1]}"]
     assert says in answer.lines[0]
 
@@ -208,7 +208,7 @@ def test_finished_runs_are_taken_from_their_folders(
         answer = cli("collect", "records=runs", "into=runs/tuned.yaml")
         assert (answer.code, answer.err) == (0, "")
         assert answer.out.splitlines()[1].split()[-3:] == ["2", "2", "0"]
-    assert [e.bucket["query"] for e in load(tmp_path / "runs" / "tuned.yaml").entries] == [16, 32]
+    assert [e.bucket.query for e in load(tmp_path / "runs" / "tuned.yaml").entries] == [16, 32]
     assert (tmp_path / "runs" / load(tmp_path / "runs" / "tuned.yaml").entries[0].trace).parent.is_dir()
 
 
@@ -228,7 +228,7 @@ def test_a_damaged_run_is_named(
     (tmp_path / "runs" / "q16" / damage).write_text("[")
     answer = cli("collect", "records=runs")
     assert answer.code == 0
-    assert [entry.bucket["query"] for entry in load(tmp_path / "tuned.yaml").entries] == [32]
+    assert [entry.bucket.query for entry in load(tmp_path / "tuned.yaml").entries] == [32]
     assert len(answer.lines) == 1
     assert damage in answer.err
 

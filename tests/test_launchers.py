@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hydra._internal.hydra import Hydra
 from hydra.core.utils import JobReturn, JobStatus
@@ -22,7 +21,7 @@ from overlap.app.launch import Outcome
 from overlap.app.launchers import NEEDS, installed, returned_mistakes
 from overlap.errors import OverlapError, SplitError
 from overlap.search.records import read_records
-from overlap.serve.tuned import load
+from overlap.serve.tuned_file import convert, load
 
 Cli = Any
 OURS = sorted(file.name.removesuffix(".yaml") for file in files("overlap.conf").joinpath("hydra/launcher").iterdir())
@@ -173,7 +172,7 @@ def test_jobs_elsewhere_sweep_share_and_fail(name: str, tmp_path: Path) -> None:
     assert len(found.records) == 1
     run_dir = Path(found.records[0]["run_dir"])
     assert run_dir.parent == tmp_path / "outputs" / "sweep" / "multirun"
-    assert msgspec.to_builtins(load(run_dir / "tuned.yaml")) == found.records[0]["tuned"]
+    assert convert(found.records[0]["tuned"], "record") == load(run_dir / "tuned.yaml")
     assert f"hydra/launcher={name}" in (run_dir / "report.html").read_text(), "the command is the user's"
 
 

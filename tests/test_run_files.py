@@ -20,9 +20,10 @@ from overlap.commands.sweep_report import report_data, scalar_rows
 from overlap.commands.tables import sweep_tables
 from overlap.devices.config import DeviceConfig
 from overlap.devices.host.device import HostDevice
-from overlap.errors import RunDirError
+from overlap.errors import TunedError
 from overlap.search.sweep import SweepResult, run_sweep
-from overlap.serve.tuned import SCHEMA, load, save
+from overlap.serve.tuned import SCHEMA
+from overlap.serve.tuned_file import load, save
 from overlap.split import Split
 from overlap.traces.read import read_trace
 from tests.fakes import FakeDevice, small_workload
@@ -72,7 +73,7 @@ def test_tuned_config_says_what_was_kept(kept: tuple[SweepResult, Path]) -> None
     tuned = load(folder / "tuned.yaml")
     entry = tuned.entries[0]
     assert tuned.schema == SCHEMA
-    assert Split(**entry.split) == result.verdict.kept.split != Split()
+    assert entry.split == result.verdict.kept.split != Split()
     assert not entry.pass_through
     assert entry.evidence == tuned.device.evidence == "simulated"
     assert entry.speedup.low <= entry.speedup.median <= entry.speedup.high
@@ -88,7 +89,7 @@ def test_tuned_config_says_what_was_kept(kept: tuple[SweepResult, Path]) -> None
 def test_baseline_wins_are_explicit_pass_through_rows(passed: tuple[SweepResult, Path]) -> None:
     entry = load(passed[1] / "tuned.yaml").entries[0]
     assert entry.pass_through
-    assert Split(**entry.split) == Split()
+    assert entry.split == Split()
     assert entry.order == "program"
     assert (entry.speedup.median, entry.attribution) == (1.0, None)
     assert entry.peak_bytes == entry.baseline_peak_bytes
@@ -194,17 +195,17 @@ def test_words_name_every_axis() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda text: text.replace("overlap.tuned/1", "overlap.tuned/9"), "schema 'overlap.tuned/9'"),
-        (lambda text: text.replace("pass_through:", "passthrough:"), "passthrough"),
+        (lambda text: text.replace("overlap.tuned/1", "overlap.tuned/9"), "line 1, schema: 'overlap.tuned/9'"),
+        (lambda text: text.replace("pass_through:", "passthrough:"), r"line \d+, entries\[0\]\.passthrough"),
         (lambda text: text.replace("bound_us:", "bound_ms:"), "bound_ms"),
-        (lambda text: text.replace("order: list", "order: 3"), r"\.order"),
-        (lambda text: "[1, 2", "not a tuned config"),
+        (lambda text: text.replace("order: list", "order: 3"), r"entries\[0\]\.order"),
+        (lambda text: "[1, 2", "not YAML, or was cut off"),
     ],
 )
 def test_damaged_tuned_configs_are_refused(kept: tuple[SweepResult, Path], tmp_path: Path, change, says: str) -> None:
     path = tmp_path / "tuned.yaml"
     path.write_text(change((kept[1] / "tuned.yaml").read_text()))
-    with pytest.raises(RunDirError, match=says):
+    with pytest.raises(TunedError, match=says):
         load(path)
 
 
@@ -216,7 +217,7 @@ def test_tuned_configs_round_trip(kept: tuple[SweepResult, Path], tmp_path: Path
 
 
 def test_missing_tuned_config_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(RunDirError, match="cannot read"):
+    with pytest.raises(TunedError, match="cannot read"):
         load(tmp_path / "tuned.yaml")
 
 

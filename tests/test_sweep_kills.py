@@ -22,7 +22,7 @@ import pytest
 from overlap.errors import RunDirError
 from overlap.search.journal import NAME, Journal
 from overlap.search.sweep import SweepResult
-from overlap.serve.tuned import load
+from overlap.serve.tuned_file import load
 from tests.fakes import FakeDevice
 from tests.sweeps import SEARCH as SMALL_SEARCH
 from tests.sweeps import Untouchable, samples, sweep

@@ -25,9 +25,10 @@ from overlap.commands.table_job import Shared
 from overlap.commands.table_print import summary, table_tables, times
 from overlap.commands.table_run import Table, run_table
 from overlap.devices.config import DeviceConfig
-from overlap.errors import MemoryLimitError, RunDirError
+from overlap.errors import MemoryLimitError, RunDirError, TunedError
 from overlap.search.config import SpaceConfig
-from overlap.serve.tuned import Entry, load, save
+from overlap.serve.tuned import Entry
+from overlap.serve.tuned_file import load, save
 from overlap.split import Split
 from overlap.workload import Bucket, Workload
 from tests.fakes import FakeDevice, small_workload
@@ -73,7 +74,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Table:
 def test_a_table_has_an_entry_for_every_bucket(done: Table) -> None:
     folder = done.shared.run_dir
     tuned = load(folder / "tuned.yaml")
-    assert [Bucket(**entry.bucket) for entry in tuned.entries] == sorted(SIX, key=bucket_order)
+    assert [entry.bucket for entry in tuned.entries] == sorted(SIX, key=bucket_order)
     assert all((folder / entry.trace).is_file() for entry in tuned.entries)
     assert sorted(path.name for path in (folder / "buckets").iterdir()) == sorted(
         str(one).replace(" ", "_") for one in SIX
@@ -139,7 +140,7 @@ def test_a_bucket_is_one_line_and_only_what_is_kept_is_cut_off(done: Table, widt
         assert row.entry is not None
         (line,) = [one for one in lines if one.split()[:2] == str(row.bucket).split()]
         assert times(row.entry.speedup) in line
-        kept = "the baseline stays" if row.entry.pass_through else f"{Split(**row.entry.split)} | {row.entry.order}"
+        kept = "the baseline stays" if row.entry.pass_through else f"{row.entry.split} | {row.entry.order}"
         assert kept[:8] in line
         assert (kept in line) or (width == 80 and "…" in line)
 
@@ -241,14 +242,14 @@ def test_records_and_folders_of_a_table_are_collected_once(tmp_path: Path) -> No
 def test_a_tuned_file_with_two_entries_for_a_bucket_is_refused(done: Table, tmp_path: Path) -> None:
     tuned = tuned_of(done)
     save(tuned.with_entries([*tuned.entries, tuned.entries[0]]), tmp_path / "tuned.yaml")
-    with pytest.raises(RunDirError, match="two entries for the bucket"):
+    with pytest.raises(TunedError, match=r"line \d+, entries\[1\]\.bucket: prefill 1x8\+0 is there twice"):
         load(tmp_path / "tuned.yaml")
 
 
 def test_entries_are_sorted(done: Table) -> None:
     tuned = tuned_of(done)
     assert tuned.with_entries(reversed(tuned.entries)) == tuned
-    phases = [entry.bucket["phase"] for entry in tuned.entries]
+    phases = [entry.bucket.phase for entry in tuned.entries]
     assert phases == ["prefill"] * 5 + ["decode"]
 
 
@@ -332,4 +333,4 @@ def test_a_failure_comes_back_from_another_process(tmp_path: Path) -> None:
     assert process.returncode == 0, out
     assert "decode 4096x1+16384: not swept: " in out
     assert "workload.tensor_parallel" in out or "a smaller batch" in out
-    assert [entry.bucket["phase"] for entry in entries(tmp_path)] == ["prefill", "decode"]
+    assert [entry.bucket.phase for entry in entries(tmp_path)] == ["prefill", "decode"]

@@ -53,7 +53,7 @@ def _table(groups: list[Group], paths: list[Path]) -> Table:
         kept = sum(not entry.pass_through for entry in tuned.entries)
         table.add_row(
             str(path),
-            f"{tuned.model.get('name', '')}, tp {tuned.tensor_parallel}, {tuned.window_layers} layers",
+            f"{tuned.model.name}, tp {tuned.tensor_parallel}, {tuned.window_layers} layers",
             f"{tuned.device.name}, {tuned.device.evidence}",
             " ".join(part for part in (group.first.version, group.first.code) if part) or "unknown",
             str(len(tuned.entries)),

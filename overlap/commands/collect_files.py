@@ -15,20 +15,21 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from overlap.errors import OverlapError, RunDirError
+from overlap.errors import OverlapError, RunDirError, TunedError
 from overlap.search.journal import NAME as JOURNAL
 from overlap.search.records import SUFFIX, read_records
-from overlap.serve.tuned import SCHEMA, Entry, Tuned, load, save
+from overlap.serve.tuned import Entry, Tuned
+from overlap.serve.tuned_file import convert, load, save
+from overlap.workload import Bucket
 
 TUNED = "tuned.yaml"
 HASH_DIGITS = 6
-PHASES = ("prefill", "decode")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Find:
         """Equal for what may stand in one file."""
         tuned = self.tuned
         device = msgspec.to_builtins(tuned.device)
-        parts = [tuned.model, tuned.tensor_parallel, tuned.window_layers, device, self.version, self.code]
+        parts = [asdict(tuned.model), tuned.tensor_parallel, tuned.window_layers, device, self.version, self.code]
         return json.dumps(parts, sort_keys=True)
 
 
@@ -55,7 +56,7 @@ class Group:
     """Buckets of one file; the newest entry of each."""
 
     first: Find
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[Bucket, Entry] = field(default_factory=dict)
     duplicates: int = 0
 
     def add(self, find: Find, base: Path) -> None:
@@ -63,28 +64,20 @@ class Group:
         for entry in find.tuned.entries:
             trace = os.path.relpath(find.run_dir / entry.trace, base)
             moved = msgspec.structs.replace(entry, trace=trace)
-            key = json.dumps(entry.bucket, sort_keys=True)
-            self.duplicates += key in self.entries and self.entries[key] != moved
-            self.entries[key] = moved
+            self.duplicates += entry.bucket in self.entries and self.entries[entry.bucket] != moved
+            self.entries[entry.bucket] = moved
 
     @property
     def tuned(self) -> Tuned:
         """The whole file, buckets sorted."""
-        entries = sorted(self.entries.values(), key=lambda entry: _bucket_order(entry.bucket))
-        return msgspec.structs.replace(self.first.tuned, entries=entries)
+        return self.first.tuned.with_entries(self.entries.values())
 
     def words(self) -> str:
         """A name for a file: what people look for, and a hash of all the rest."""
         tuned = self.first.tuned
-        name = f"{tuned.model.get('name', 'model')}-tp{tuned.tensor_parallel}-{tuned.device.kind}"
+        name = f"{tuned.model.name}-tp{tuned.tensor_parallel}-{tuned.device.kind}"
         digest = hashlib.sha256(self.first.group_key.encode()).hexdigest()[:HASH_DIGITS]
         return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}-{digest}"
-
-
-def _bucket_order(bucket: Mapping[str, Any]) -> tuple[Any, ...]:
-    phase = str(bucket.get("phase", ""))
-    at = PHASES.index(phase) if phase in PHASES else len(PHASES)
-    return (at, phase, *(int(bucket.get(name, 0)) for name in ("batch", "query", "context")))
 
 
 def find_all(folder: Path) -> tuple[list[Find], list[str]]:
@@ -100,8 +93,8 @@ def find_all(folder: Path) -> tuple[list[Find], list[str]]:
     for record in read.records:
         try:
             finds.append(_of_record(record))
-        except (msgspec.ValidationError, RunDirError) as error:
-            damaged.append(f"{record['run_dir']} on {record['host']}: {error}")
+        except TunedError as error:
+            damaged.append(error.message)
     for path in sorted(folder.rglob(TUNED)):
         try:
             found = _of_run(path)
@@ -117,9 +110,7 @@ def find_all(folder: Path) -> tuple[list[Find], list[str]]:
 
 
 def _of_record(record: Mapping[str, Any]) -> Find:
-    tuned = msgspec.convert(record["tuned"], Tuned)
-    if tuned.schema != SCHEMA:
-        raise RunDirError(f"tuned config of schema {tuned.schema!r}; this version reads {SCHEMA}")
+    tuned = convert(record["tuned"], f"{record['run_dir']} on {record['host']}")
     identity = record["identity"]
     return Find(
         tuned=tuned,

@@ -21,8 +21,19 @@ from overlap.files import write_atomic
 from overlap.kernels.capture import capture
 from overlap.search.candidate import BASELINE
 from overlap.search.sweep import SweepResult, Variant
-from overlap.serve.tuned import SCHEMA, Attribution, Busy, Entry, Errors, Spread, Tuned, TunedDevice, save
-from overlap.stats import finite
+from overlap.serve.tuned import (
+    SCHEMA,
+    Alternative,
+    Attribution,
+    Busy,
+    Entry,
+    Errors,
+    Spread,
+    Tuned,
+    TunedDevice,
+)
+from overlap.serve.tuned_file import save
+from overlap.stats import finite, median_interval
 from overlap.traces.chrome import TraceInfo, chunk_flows, write_chrome
 from overlap.traces.scalars import write_scalars
 from overlap.traces.tensorboard import write_tensorboard
@@ -85,7 +96,7 @@ def build_tuned(result: SweepResult) -> Tuned:
     device = result.device
     return Tuned(
         schema=SCHEMA,
-        model=asdict(result.workload.model),
+        model=result.workload.model,
         tensor_parallel=result.workload.tensor_parallel,
         window_layers=result.workload.window_layers,
         device=TunedDevice(
@@ -99,9 +110,9 @@ def _entry(result: SweepResult) -> Entry:
     kept, baseline = result.kept, result.baseline
     factors = {name: float(f"{value:.6g}") for name, value in result.attribution.items() if name != "total"}
     return Entry(
-        bucket=asdict(result.workload.bucket),
+        bucket=result.workload.bucket,
         pass_through=kept.candidate == BASELINE,
-        split=kept.candidate.split.as_dict(),
+        split=kept.candidate.split,
         order=kept.candidate.order,
         evidence=result.device.evidence,
         latency_us=Spread.of(kept.latency, NS_PER_US),
@@ -118,7 +129,23 @@ def _entry(result: SweepResult) -> Entry:
         baseline_peak_bytes=baseline.peak_bytes,
         samples=kept.latency.samples,
         trace=f"traces/{'baseline' if kept is baseline else 'kept'}.pt.trace.json.gz",
+        alternatives=_alternatives(result),
     )
+
+
+def _alternatives(result: SweepResult) -> tuple[Alternative, ...]:
+    """Finalists that ran and computed the right thing but were not kept, the fastest first."""
+    recipes = {screened.candidate.split: name for name, screened in result.recipes.items()}
+    failed = {one.candidate for one in result.checked if one.failure}
+    found = []
+    for one in result.verdict.considered:
+        times = result.samples_ns(one.candidate.key)
+        if times and one.candidate not in failed | {result.kept.candidate}:
+            latency = Spread.of(median_interval(times), NS_PER_US)
+            recipe = recipes.get(one.candidate.split, "")
+            split, order = one.candidate.split, one.candidate.order
+            found.append(Alternative(split=split, order=order, latency_us=latency, recipe=recipe))
+    return tuple(sorted(found, key=lambda one: one.latency_us.median))
 
 
 def _busy(found: Partition) -> Busy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
@@ -12,8 +13,8 @@ from overlap.commands.table_page import write_page
 from overlap.commands.table_run import Table
 from overlap.errors import RunDirError
 from overlap.files import write_atomic
-from overlap.serve.tuned import Tuned, load, save
-from overlap.split import Split
+from overlap.serve.tuned import Tuned
+from overlap.serve.tuned_file import load, save
 
 BASELINE = "baseline"
 COLUMNS = {
@@ -51,11 +52,11 @@ def bucket_frame(table: Table) -> pl.DataFrame:
     """One row per entry: the bucket, its speed-up with the interval, and what was kept (columns: `COLUMNS`)."""
     rows = [
         {
-            **entry.bucket,
+            **asdict(entry.bucket),
             "speedup": 1.0 if entry.pass_through else entry.speedup.median,
             "low": 1.0 if entry.pass_through else entry.speedup.low,
             "high": 1.0 if entry.pass_through else entry.speedup.high,
-            "kept": BASELINE if entry.pass_through else f"{Split(**entry.split)} | {entry.order}",
+            "kept": BASELINE if entry.pass_through else f"{entry.split} | {entry.order}",
         }
         for entry in table.entries
     ]

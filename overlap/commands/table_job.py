@@ -21,7 +21,8 @@ from overlap.kernels.capture import capture
 from overlap.search.config import SearchConfig, SpaceConfig
 from overlap.search.progress import Progress, Step
 from overlap.search.sweep import SweepResult, run_sweep
-from overlap.serve.tuned import Entry, load, save
+from overlap.serve.tuned import Entry
+from overlap.serve.tuned_file import load, save
 from overlap.split import Split
 from overlap.traces.chrome import chunk_flows, write_chrome
 from overlap.workload import Bucket, Workload

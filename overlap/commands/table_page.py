@@ -17,7 +17,6 @@ from overlap.commands.table_job import FOLDER
 from overlap.commands.table_run import Row, Table
 from overlap.files import write_atomic
 from overlap.serve.tuned import Entry, Spread
-from overlap.split import Split
 
 HEAD = ("bucket", "kept split", "order", "baseline", "kept", "speed-up", "over the stack", "gap", "peak")
 NOTHING = "–"
@@ -87,7 +86,7 @@ def _row(table: Table, row: Row, entry: Entry) -> str:
     name = escape(str(row.bucket))
     if (folder / "report.html").is_file():
         name = f'<a href="{FOLDER}/{escape(folder.name)}/report.html">{name}</a>'
-    split = "the baseline stays" if entry.pass_through else str(Split(**entry.split))
+    split = "the baseline stays" if entry.pass_through else str(entry.split)
     cells = (
         *(entry.order, _ms(entry.baseline_latency_us), _ms(entry.latency_us), _times(entry.speedup)),
         *(_times(entry.speedup_vs_stack), f"{entry.gap:.1%}", f"{entry.peak_bytes / 2**20:.0f} MiB"),

@@ -12,7 +12,6 @@ from overlap.commands.look import new_table
 from overlap.commands.table_page import geometric_mean
 from overlap.commands.table_run import Table
 from overlap.serve.tuned import Spread
-from overlap.split import Split
 
 # More lines than these are for the report.
 MOST_ROWS = 128
@@ -30,12 +29,11 @@ def table_tables(table: Table) -> Iterator[RichTable]:
         column.no_wrap = True
     found.columns[-1].justify = "left"
     for entry in table.entries[:MOST_ROWS]:
-        kept = "the baseline stays" if entry.pass_through else f"{Split(**entry.split)} | {entry.order}"
+        kept = "the baseline stays" if entry.pass_through else f"{entry.split} | {entry.order}"
         time = f"{entry.latency_us.median / 1e3:.4g} ms"
         over = f"{entry.speedup_vs_stack.median:.3f}x" if entry.speedup_vs_stack else NOTHING
-        found.add_row(
-            _name(entry.bucket), time, times(entry.speedup), over, Text(kept, no_wrap=True, overflow="ellipsis")
-        )
+        shown = Text(kept, no_wrap=True, overflow="ellipsis")
+        found.add_row(str(entry.bucket), time, times(entry.speedup), over, shown)
     yield found
     if table.failed:
         left_out = new_table("not swept", "bucket", "why")
@@ -60,7 +58,3 @@ def summary(table: Table) -> str:
         f"{len(table.rows)} buckets: {len(kept)} keep a split, {stay} the baseline, {len(table.failed)} could not be "
         f"swept; geometric mean {mean:.3f}x" + (f"; {rest} more rows are in the report" if rest > 0 else "")
     )
-
-
-def _name(bucket: dict[str, object]) -> str:
-    return f"{bucket['phase']} {bucket['batch']}x{bucket['query']}+{bucket['context']}"

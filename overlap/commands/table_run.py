@@ -106,7 +106,7 @@ def _done(journal: Journal, shared: Shared, buckets: Sequence[Bucket]) -> list[B
 def _seeds(shared: Shared, step: Step, found: Mapping[Bucket, Outcome]) -> list[Split]:
     """Read from the files of the lenders, so that they are the same in any session."""
     able = [one for one in step.lenders if found[one].failure is None]
-    kept = {one: Split(**entry_of(shared.folder(one)).split) for one in able}
+    kept = {one: entry_of(shared.folder(one)).split for one in able}
     return seeds_of(step, kept, shared.workload_of(step.bucket))
 
 
@@ -147,4 +147,4 @@ class _Ended:
         entry = entry_of(self._shared.folder(bucket))
         if entry.pass_through:
             return "the baseline stays"
-        return f"{entry.speedup.median:.3f}x with {Split(**entry.split)} | {entry.order}"
+        return f"{entry.speedup.median:.3f}x with {entry.split} | {entry.order}"

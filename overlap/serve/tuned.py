@@ -3,29 +3,32 @@
 Terms
     entry: one bucket. A bucket where the baseline won is an entry too, with `pass_through: true`, so that a reader can
         tell "measured and not worth it" from "never measured".
+    alternative: a finalist that was not kept, with its time, for whoever cannot deploy what was.
+    verdict: what `overlap verify` found on a serving stack.
     busy: fractions of the window of the profiled run; `both` is contained in `mme` and in `tpc`.
 Times are µs. Every entry names its evidence.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from overlap.errors import RunDirError
-from overlap.files import write_atomic
+from overlap.errors import TunedError
+from overlap.split import Split
 from overlap.stats import Interval
-from overlap.workload import PHASES
+from overlap.workload import PHASES, Bucket, ModelShape, Workload
 
 SCHEMA = "overlap.tuned/1"
 
 
-class Spread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A median with its confidence interval."""
+class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the file: fields that are not there, or too many, are errors."""
+
+
+class Spread(Strict, frozen=True, kw_only=True):
+    """A median with its confidence interval; `high` is infinite where there were too few samples for one."""
 
     median: float
     low: float
@@ -38,7 +41,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return cls(median=middle, low=low, high=high)
 
 
-class Busy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Busy(Strict, frozen=True, kw_only=True):
     """Fractions of the window."""
 
     mme: float
@@ -47,7 +50,7 @@ class Busy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     idle: float
 
 
-class Attribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Attribution(Strict, frozen=True, kw_only=True):
     """Factors of the gain over the baseline, each timed by itself.
 
     `overlap` is none where a device cannot run one queue at a time: then it is part of the others.
@@ -59,19 +62,60 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     overlap: float | None = None
 
 
-class Errors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Errors(Strict, frozen=True, kw_only=True):
     """Worst relative L2 error over the outputs against the fp32 reference."""
 
     rel_l2: float
     baseline_rel_l2: float
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Alternative(Strict, frozen=True, kw_only=True):
+    """A finalist that was not kept; `recipe` names the recipe of the field that it is, if it is one."""
+
+    split: Split
+    order: str
+    latency_us: Spread
+    recipe: str = ""
+
+
+class Verified(Strict, frozen=True, kw_only=True):
+    """What `overlap verify` found: tuned against untouched, run by run in one process.
+
+    Speed-ups are ratios of paired times. `block` is the window of layers on the device's engines, `model` the prefill
+    of the whole model in the stack, `model_over_eager` the same over the stack's plain attention, which is what a block
+    is compared with. `tokens` of greedy output were compared; `first_difference` is the first step at which a sequence
+    differs, and `tie` says that the untouched model itself was undecided there, within the error of its dtype.
+    `logits_rel_l2` is none where logits were no numbers.
+    """
+
+    verdict: str
+    reason: str
+    date: str
+    model: str
+    stack: str
+    device: str
+    evidence: str
+    block: Spread | None
+    model_speedup: Spread
+    model_over_eager: Spread | None
+    model_latency_us: Spread
+    untouched_latency_us: Spread
+    tokens: int
+    tokens_equal: bool
+    first_difference: int | None
+    tie: bool
+    logits_rel_l2: float | None
+    peak_bytes: int | None
+    untouched_peak_bytes: int | None
+    rounds: int
+
+
+class Entry(Strict, frozen=True, kw_only=True):
     """One bucket."""
 
-    bucket: dict[str, Any]
+    bucket: Bucket
     pass_through: bool
-    split: dict[str, Any]
+    split: Split
     order: str
     evidence: str
     latency_us: Spread
@@ -88,21 +132,21 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     baseline_peak_bytes: int
     samples: int
     trace: str
+    alternatives: tuple[Alternative, ...] = ()
+    verified: Verified | None = None
 
     @property
-    def place(self) -> tuple[Any, ...]:
+    def place(self) -> tuple[int, int, int, int]:
         """Where the entry stands in a file: prefill before decode, then by batch, query and context."""
         bucket = self.bucket
-        phase = str(bucket.get("phase", ""))
-        at = PHASES.index(phase) if phase in PHASES else len(PHASES)
-        return (at, phase, *(int(bucket.get(name, 0)) for name in ("batch", "query", "context")))
+        return (PHASES.index(bucket.phase), bucket.batch, bucket.query, bucket.context)
 
     def under(self, folder: str) -> Entry:
         """The entry as seen from a folder that holds `folder`."""
         return msgspec.structs.replace(self, trace=f"{folder}/{self.trace}")
 
 
-class TunedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TunedDevice(Strict, frozen=True, kw_only=True):
     """What the entries were measured on."""
 
     kind: str
@@ -111,11 +155,11 @@ class TunedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     software: dict[str, str]
 
 
-class Tuned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Tuned(Strict, frozen=True, kw_only=True):
     """The whole file; every bucket has one entry."""
 
-    schema: str = SCHEMA
-    model: dict[str, Any]
+    schema: str
+    model: ModelShape
     tensor_parallel: int
     window_layers: int
     device: TunedDevice
@@ -125,35 +169,25 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """The same file with other entries, sorted by bucket."""
         return msgspec.structs.replace(self, entries=sorted(entries, key=lambda entry: entry.place))
 
+    def workload(self, entry: Entry) -> Workload:
+        """What `entry` was tuned for."""
+        return Workload(self.model, entry.bucket, self.tensor_parallel, self.window_layers)
 
-def save(tuned: Tuned, path: Path) -> None:
-    """Write atomically.
+    def same_group(self, other: Tuned) -> bool:
+        """Whether entries of both may stand in one file."""
+        return self.with_entries(()) == other.with_entries(())
+
+
+def merge(older: Tuned, newer: Tuned) -> Tuned:
+    """Entries of both; where both have a bucket, that of `newer`.
 
     Raises:
-        RunDirError: the file cannot be written; one that was there before stays as it was.
+        TunedError: they are of different models, windows or devices, whose numbers must not be put side by side.
     """
-    write_atomic(path, msgspec.yaml.encode(tuned))
-
-
-def load(path: Path) -> Tuned:
-    """Read and check a file.
-
-    Raises:
-        RunDirError: it is not there, not a tuned config of this schema, or has two entries for a bucket; names the
-            field or the bucket that is wrong.
-    """
-    try:
-        tuned = msgspec.yaml.decode(path.read_bytes(), type=Tuned)
-    except OSError as error:
-        raise RunDirError(f"cannot read {path}: {error.strerror}", "give the path of a tuned.yaml") from error
-    except msgspec.DecodeError as error:
-        raise RunDirError(f"{path} is not a tuned config: {error}", "write it with `overlap sweep`") from error
-    if tuned.schema != SCHEMA:
-        raise RunDirError(f"{path} has schema {tuned.schema!r}", f"this version reads {SCHEMA}")
-    seen: set[str] = set()
-    for entry in tuned.entries:
-        bucket = json.dumps(entry.bucket, sort_keys=True, default=str)
-        if bucket in seen:
-            raise RunDirError(f"{path} has two entries for the bucket {bucket}", "remove the one that is wrong")
-        seen.add(bucket)
-    return tuned
+    if not older.same_group(newer):
+        what = next(name for name in Tuned.__struct_fields__ if getattr(older, name) != getattr(newer, name))
+        raise TunedError(
+            f"two tuned configs differ in {what}", "`overlap collect` writes one file per model and device"
+        )
+    by_bucket = {entry.bucket: entry for one in (older, newer) for entry in one.entries}
+    return newer.with_entries(by_bucket.values())
