@@ -82,7 +82,8 @@ def attention(
         query: [B, K, T, G, D], rotated.
         key_cache: [B', K, S, D] of the whole batch, filled up to the chunk's last token.
         value_cache: likewise.
-        bias: [query, S] of the whole bucket, or None in decode.
+        bias: [query, S] of the whole bucket, or None in decode; or [B', query, S] where sequences are padded, which
+            may then mask keys before the diagonal too.
         span: where the chunk lies.
         tiling: how to cut it.
         parts: how many parts to give back.
@@ -146,7 +147,10 @@ class Tile(NamedTuple):
         """The tile's part of the bias over keys [key, key_end)."""
         if bias is None or key >= key_end:
             return None
-        return bias[self.span.query + self.row : self.span.query + self.row_end, key:key_end]
+        rows = slice(self.span.query + self.row, self.span.query + self.row_end)
+        if bias.dim() == 2:
+            return bias[rows, key:key_end]
+        return bias[self.span.batch : self.span.batch_end, rows, key:key_end]
 
 
 def _tile_name(group: int, groups: int, row: int, query_tile: int) -> str:
@@ -173,8 +177,9 @@ def _tile(
     for index, (key, key_end) in enumerate(blocks(0, end, tiling.kv_tile)):
         name = f"k{index}" if tiling.kv_tile else ""
         with region(name):
-            # Without skipping, a plain implementation adds the bias everywhere; with it, only from the diagonal on.
-            first_masked = max(key, tile.first_key) if tiling.skip else key
+            # Without skipping, a plain implementation adds the bias everywhere; with it, only from the diagonal on,
+            # unless padding may lie before it.
+            first_masked = max(key, tile.first_key) if tiling.skip and not _padded(bias) else key
             masked = tile.bias(bias, first_masked, key_end)
             with op("qk"):
                 scores = batched_matmul(flat, keys[:, :, key:key_end].transpose(-1, -2))
@@ -183,6 +188,11 @@ def _tile(
     with op("merge"):
         result = partials[0].output if _is_plain(tiling) else merge(partials, normalised)
         _write(result.unflatten(2, (tokens, group)).transpose(1, 2), target)
+
+
+def _padded(bias: torch.Tensor | None) -> bool:
+    """Whether the bias is one of each sequence."""
+    return bias is not None and bias.dim() == 3
 
 
 def _is_plain(tiling: Tiling) -> bool:
@@ -233,7 +243,7 @@ def _fused_tile(
         _sliced_tile(rows, keys, values, bias, tile, tiling, target)
         return
     end = tile.end_key if tiling.skip else keys.shape[2]
-    causal = tiling.skip and tile.first_key == 0
+    causal = tiling.skip and tile.first_key == 0 and not _padded(bias)
     with op("fused"):
         result = fused_attention(
             rows,
@@ -261,10 +271,11 @@ def _sliced_tile(
     kernel's own causal mode, whose statistics need not be those that a merge wants.
     """
     tokens, group = rows.shape[2:4]
-    first = tile.first_key if bias is not None else tile.end_key
-    slices = list(blocks(0, first, tiling.kv_tile))
-    if first < tile.end_key:
-        slices.append((first, tile.end_key))
+    first = 0 if _padded(bias) else tile.first_key if bias is not None else tile.end_key
+    diagonal = tile.first_key if bias is not None else tile.end_key
+    slices = list(blocks(0, diagonal, tiling.kv_tile))
+    if diagonal < tile.end_key:
+        slices.append((diagonal, tile.end_key))
     partials = []
     for index, (key, key_end) in enumerate(slices):
         with region(f"k{index}"), op("fused"):

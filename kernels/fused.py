@@ -17,7 +17,7 @@ def fused_attention(
         query: [B, K, T, G, D].
         key: [B, K, S, D]; each KV head serves G query heads.
         value: [B, K, S, D].
-        bias: [T, S] or None.
+        bias: [T, S], [B, T, S] or None.
         causal: mask keys after the query, both counted from 0 (needs T = S).
 
     Returns:
@@ -25,8 +25,9 @@ def fused_attention(
     """
     kv_heads, group = query.shape[1], query.shape[3]
     heads = query.permute(0, 1, 3, 2, 4).flatten(1, 2)
+    mask = bias.unsqueeze(1) if bias is not None and bias.dim() == 3 else bias
     result: torch.Tensor = functional.scaled_dot_product_attention(
-        heads, key, value, attn_mask=bias, is_causal=causal, enable_gqa=group > 1
+        heads, key, value, attn_mask=mask, is_causal=causal, enable_gqa=group > 1
     )
     batch, tokens, head_dim = query.shape[0], query.shape[2], query.shape[4]
     return result.view(batch, kv_heads, group, tokens, head_dim).transpose(2, 3).contiguous()
@@ -56,7 +57,7 @@ def fused_partial(
         query: [B, K, T, G, D].
         key: [B, K, S, D].
         value: [B, K, S, D].
-        bias: [T, S] or None; every row must see a key.
+        bias: [T, S], [B, T, S] or None; a row that sees no key gets statistics that a merge gives no weight.
 
     Returns:
         Normalised output [B, K, T·G, D] in the dtype of the query; row maxima and row sums [B, K, T·G, 1] in fp32.
@@ -64,7 +65,8 @@ def fused_partial(
     flat = query.flatten(2, 3)
     scores = flat.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
     if bias is not None:
-        scores += bias.float().repeat_interleave(query.shape[3], dim=0)
+        rows = bias.float().repeat_interleave(query.shape[3], dim=-2)
+        scores += rows if bias.dim() == 2 else rows.unsqueeze(1)
     maximum = scores.amax(dim=-1, keepdim=True)
     weights = scores.sub_(maximum).exp_()
     total = weights.sum(dim=-1, keepdim=True)

@@ -25,12 +25,12 @@ class Partial(NamedTuple):
 
 
 def scale_and_mask(scores: torch.Tensor, scale: float, bias: torch.Tensor | None, first_masked: int) -> torch.Tensor:
-    """Scale scores [B, K, T·G, S'] in place and add bias [T, S' - first_masked] to their last columns."""
+    """Scale scores [B, K, T·G, S'] in place and add bias [(B,) T, S' - first_masked] to their last columns."""
     scores.mul_(scale)
     if bias is not None:
-        tokens = bias.shape[0]
-        masked = scores[..., first_masked:].unflatten(-2, (tokens, -1))
-        masked.add_(bias.unsqueeze(1))
+        masked = scores[..., first_masked:].unflatten(-2, (bias.shape[-2], -1))
+        per_row = bias.unsqueeze(-2)
+        masked.add_(per_row if bias.dim() == 2 else per_row.unsqueeze(1))
     return scores
 
 

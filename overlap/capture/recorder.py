@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -162,7 +162,7 @@ def piece(func: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(func)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        recorder = _active.get()
+        recorder = _recording()
         if recorder is None:
             return func(*args, **kwargs)
         if kwargs:
@@ -170,6 +170,11 @@ def piece(func: Callable[_P, _R]) -> Callable[_P, _R]:
         return cast(_R, recorder.call_piece(func, args))
 
     return call
+
+
+def _recording() -> Recorder | None:
+    """The recorder of this thread. A compiler that traces the code must not find a context variable, nor need one."""
+    return None if torch.compiler.is_compiling() else _active.get()
 
 
 @contextmanager
@@ -181,18 +186,12 @@ def _op_scope(recorder: Recorder, name: str) -> Iterator[None]:
         recorder.frame.close_op()
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-def op(name: str) -> Any:
+def op(name: str) -> AbstractContextManager[None]:
     """Name the calls under it as one op, `<region>.<name>`."""
-    recorder = _active.get()
-    return _nothing() if recorder is None else _op_scope(recorder, name)
+    recorder = _recording()
+    return nullcontext() if recorder is None else _op_scope(recorder, name)
 
 
-@contextmanager
 def region(
     name: str = "",
     *,
@@ -200,21 +199,25 @@ def region(
     layer: int | None = None,
     chunk: int | None = None,
     graph: int | None = None,
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Say where the ops under it lie; `name` is added to their path. Regions nest."""
-    recorder = _active.get()
+    recorder = _recording()
     if recorder is None:
-        yield
-        return
-    frame = recorder.frame
-    outer = frame.place
-    frame.place = Place(
+        return nullcontext()
+    outer = recorder.frame.place
+    inner = Place(
         path=f"{outer.path}.{name}" if outer.path and name else outer.path or name,
         phase=outer.phase if phase is None else phase,
         layer=outer.layer if layer is None else layer,
         chunk=outer.chunk if chunk is None else chunk,
         graph=outer.graph if graph is None else graph,
     )
+    return _placed(recorder.frame, inner)
+
+
+@contextmanager
+def _placed(frame: Frame, place: Place) -> Iterator[None]:
+    outer, frame.place = frame.place, place
     try:
         yield
     finally:

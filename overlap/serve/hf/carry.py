@@ -1,0 +1,152 @@
+"""Chunks carried through all decoder layers of a Hugging Face model, in the order of a split's wavefront.
+
+Terms
+    carry: what is done with the first layer's call: all layers run, chunk by chunk, and the calls of the later layers
+        of the same pass give back what they are given.
+
+Nothing but the `forward` of the layers is replaced: parameters, names and hooks stay where they are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from overlap.serve.attend import Frame
+from overlap.serve.hf.attention import TunedAttention, mask_obstacle
+from overlap.serve.hf.flow import Flow
+from overlap.serve.hf.seams import Seam
+from overlap.serve.lookup import EXACT, Found, Lookup
+from overlap.split import Split
+from overlap.workload import ModelShape
+
+
+class Carry:
+    """The decoder layers of one model with their forwards replaced."""
+
+    def __init__(self, seam: Seam, model: ModelShape, lookup: Lookup, function: TunedAttention) -> None:
+        self._layers = seam.layers
+        self._rotate = seam.rotate
+        self._model = model
+        self._lookup = lookup
+        self._function = function
+        self._before: list[Any] = []
+        # How many later layers of the pass that runs on this thread have nothing left to do.
+        self._left = _Left()
+
+    def install(self) -> None:
+        """Replace the forwards. By bound methods, so that a deep copy of the model carries through its own layers."""
+        for number, layer in enumerate(self._layers):
+            self._before.append(layer.__dict__.get("forward"))
+            layer.__dict__["forward"] = _Layer(self, number, layer.forward).forward
+
+    def uninstall(self) -> None:
+        """Put back what was there."""
+        for layer, before in zip(self._layers, self._before, strict=True):
+            del layer.__dict__["forward"]
+            if before is not None:
+                layer.__dict__["forward"] = before
+        self._before.clear()
+
+    def call(self, number: int, original: Callable[..., Any], hidden: torch.Tensor, arguments: dict[str, Any]) -> Any:
+        """What the forward of layer `number` does.
+
+        Chunks are not carried in code that is compiled: its traces would keep the state of the pass they were made in.
+        """
+        if torch.compiler.is_compiling():
+            return original(hidden, **arguments)
+        if number == 0:
+            self._left.count = 0
+            found = self._find(hidden, arguments)
+            if found is not None:
+                made = self._run(found, hidden, arguments)
+                self._left.count = len(self._layers) - 1
+                return made
+        elif self._left.count:
+            self._left.count -= 1
+            return hidden
+        return original(hidden, **arguments)
+
+    def _find(self, hidden: torch.Tensor, arguments: dict[str, Any]) -> Found | None:
+        """The entry to carry by; None where a pass is left to the layers."""
+        batch, tokens = hidden.shape[:2]
+        cache = arguments.get("past_key_values")
+        cached = cache.get_seq_length() if cache is not None else 0
+        found = self._lookup.find(batch, tokens, int(cached))
+        if found.entry is None or not carries(found.entry.split):
+            return None
+        reason = self._obstacle(hidden, arguments) or mask_obstacle(found.entry.split, arguments.get("attention_mask"))
+        if reason:
+            self._function.counts.went_through(f"chunks are not carried: {reason}")
+            return None
+        return found
+
+    def _obstacle(self, hidden: torch.Tensor, arguments: dict[str, Any]) -> str:
+        if torch.is_grad_enabled() and (hidden.requires_grad or self._layers[0].training):
+            return "training"
+        if _captures():
+            return "hidden states or attention weights are wanted"
+        if not isinstance(arguments.get("position_embeddings"), tuple):
+            return "no position embeddings"
+        kinds = getattr(self._layers[0].self_attn.config, "layer_types", None) or ["full_attention"]
+        if len(set(kinds)) > 1:
+            return "layers with different masks"
+        cache = arguments.get("past_key_values")
+        return "" if cache is None or _is_plain(cache) else f"a cache of another kind, {type(cache).__name__}"
+
+    def _run(self, found: Found, hidden: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        assert found.entry is not None
+        cache = arguments.get("past_key_values")
+        cached = int(cache.get_seq_length()) if cache is not None else 0
+        frame = Frame(found.entry.bucket, hidden.shape[0], hidden.shape[1], cached)
+        bias = frame.bias(arguments.get("attention_mask"), hidden.dtype, hidden.device)
+        flow = Flow(self._model, self._layers, self._rotate, found.entry.split, frame, cache, bias)
+        made = flow.run(hidden, arguments["position_embeddings"])
+        padded = "" if found.how == EXACT else ", padded"
+        self._function.counts.ran(f"{found.entry.bucket}, carried{padded}", len(self._layers))
+        return made
+
+
+def carries(split: Split) -> bool:
+    """Whether chunks travel through layers on their own."""
+    return split.chunks > 1
+
+
+class _Left(threading.local):
+    count = 0
+
+    def __reduce__(self) -> tuple[type[_Left], tuple[()]]:
+        """A copy of a model begins a pass of its own."""
+        return _Left, ()
+
+
+@dataclass
+class _Layer:
+    """A layer and its place in the carry; its `forward` stands in for the layer's."""
+
+    carry: Carry
+    number: int
+    original: Callable[..., Any]
+
+    def forward(self, hidden_states: torch.Tensor, **arguments: Any) -> Any:
+        """As transformers calls it."""
+        return self.carry.call(self.number, self.original, hidden_states, arguments)
+
+
+def _captures() -> bool:
+    """Whether transformers records what layers give back in this pass."""
+    from transformers.utils import output_capturing
+
+    collector = getattr(output_capturing, "_active_collector", None)
+    return bool(collector is not None and collector.get())
+
+
+def _is_plain(cache: Any) -> bool:
+    """Whether a cache holds K and V of all tokens in one tensor per layer."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
