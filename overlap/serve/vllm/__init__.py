@@ -1,0 +1,1 @@
+"""What vLLM on Gaudi reads from its environment, and files that set it."""

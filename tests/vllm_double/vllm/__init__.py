@@ -1,0 +1,1 @@
+"""A stand-in for vLLM: it tells what model is being made."""
