@@ -25,13 +25,14 @@ LONGEST_TITLE = 1000
 NOTHING = "–"
 
 
-def document(title: str, body: str) -> str:
-    """A page that needs nothing besides itself; `body` is HTML."""
+def document(title: str, body: str, scripts: bool = True) -> str:
+    """A page that needs nothing besides itself; `body` is HTML, and `scripts` are for its figures."""
+    plotly = f"<script>{get_plotlyjs()}</script>" if scripts else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>overlap: {escape(title)}</title><style>{STYLE}</style>"
-        f"<script>{get_plotlyjs()}</script></head><body><main>{body}</main></body></html>"
+        f"{plotly}</head><body><main>{body}</main></body></html>"
     )
 
 

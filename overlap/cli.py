@@ -1,8 +1,8 @@
 """The command line: `overlap <command> [overrides]`.
 
-Contract: exit code 0 when everything that was asked for was done, 1 when `doctor` finds the device unusable, 2 and one
-line on stderr when the user has to change something, 130 after Ctrl-C. Whatever shows a traceback is a defect of the
-program.
+Contract: exit code 0 when everything that was asked for was done, 1 when `doctor` finds the device unusable or `export`
+finds errors in the file that it checks, 2 and one line on stderr when the user has to change something, 130 after
+Ctrl-C. Whatever shows a traceback is a defect of the program.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ def _dispatch(arguments: list[str]) -> int:
     if any(flag in rest for flag in HELP):
         print(command_help(command))
         return 0
+    if command.times or "device" in command.groups:
+        from overlap.devices.host.memory import pool_memory
+
+        # Before anything is imported that starts threads: a thread keeps the memory arena it began with.
+        pool_memory()
     return _with_hydra(command, rest) if command.plain is None else _plain(command, command.plain, rest)
 
 
@@ -63,7 +68,7 @@ def _command(name: str) -> Command:
         return COMMANDS[name]
     from overlap.similar import did_you_mean
 
-    hint = did_you_mean(name, list(COMMANDS))
+    hint = did_you_mean(name, list(COMMANDS), f"there are: {', '.join(COMMANDS)}")
     if "=" in name:
         hint = f"a command comes first: overlap <{'|'.join(COMMANDS)}> {name}"
     raise ConfigError(f"there is no command {name!r}", hint)
@@ -71,7 +76,7 @@ def _command(name: str) -> Command:
 
 def _plain(command: Command, known: Mapping[str, str], rest: list[str]) -> int:
     values = {}
-    for argument in rest:
+    for argument in _joined(known, rest):
         name, equals, value = argument.partition("=")
         if not known:
             raise ConfigError(f"{command.name} takes no arguments, not {argument!r}", f"overlap {command.name}")
@@ -83,12 +88,24 @@ def _plain(command: Command, known: Mapping[str, str], rest: list[str]) -> int:
     return int(code or 0)
 
 
-def _with_hydra(command: Command, rest: list[str]) -> int:
-    if "device" in command.groups:
-        from overlap.devices.host.memory import pool_memory
+def _joined(known: Mapping[str, str], rest: list[str]) -> list[str]:
+    """`--name value` and `--name=value` of known names as `name=value`; all else as it is."""
+    found: list[str] = []
+    words = iter(rest)
+    for word in words:
+        name, equals, _ = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or name not in known:
+            found.append(word)
+        elif equals:
+            found.append(word.removeprefix("--"))
+        elif (value := next(words, None)) is not None:
+            found.append(f"{name}={value}")
+        else:
+            raise ConfigError(f"{word} has no value", f"{word} <{name}>, or {name}=<{name}>")
+    return found
 
-        # Before anything is imported that starts threads: a thread keeps the memory arena it began with.
-        pool_memory()
+
+def _with_hydra(command: Command, rest: list[str]) -> int:
     from overlap.app.launch import Interrupted, launch
 
     try:

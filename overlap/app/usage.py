@@ -49,7 +49,8 @@ def command_help(command: Command) -> str:
     head = [f"overlap {command.name}: {command.summary}", ""]
     if command.plain is not None:
         arguments = " ".join(f"{name}=<{name}>" for name in command.plain)
-        lines = [*head, f"usage: overlap {command.name} {arguments}".rstrip()]
+        usage = f"usage: overlap {command.name} {arguments}".rstrip()
+        lines = [*head, usage if len(usage) <= WIDTH else f"usage: overlap {command.name} [name=<name> ...]"]
         lines += ["", "arguments", *_rows(list(command.plain.items()))] if command.plain else []
         return "\n".join([*lines, *_examples(command)])
     groups = [(group, _options(command, group)) for group in command.groups]

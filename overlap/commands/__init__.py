@@ -22,6 +22,7 @@ class Command:
         plain: arguments (`name=VALUE`) of a command without a config, with their meaning; those do not go through
             Hydra and leave no run directory.
         examples: whole command lines.
+        times: whether a plain command times on a device, as those with a group `device` do.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Command:
     paths: tuple[str, ...] = ()
     plain: Mapping[str, str] | None = None
     examples: tuple[str, ...] = ()
+    times: bool = False
 
     @property
     def module(self) -> str:
@@ -104,6 +106,48 @@ COMMANDS: dict[str, Command] = {
                 "into": "file to write (default tuned.yaml); with several models or devices one file each",
             },
             examples=("overlap collect records=shared/records into=tuned.yaml",),
+        ),
+        Command(
+            "report",
+            "write a tuned config as a page for people",
+            plain={"tuned": "a tuned config", "into": "file to write (default: <its name>.report.html beside it)"},
+            examples=("overlap report tuned=outputs/sweep/2026-01-31/12-00-00/tuned.yaml",),
+        ),
+        Command(
+            "verify",
+            "compare a model tuned and untouched, and write the verdict into the tuned config",
+            plain={
+                "tuned": "a tuned config; its verdicts are written into it",
+                "model": "a checkpoint's folder or name, or a folder with a config.json (default: random weights)",
+                "bucket": "one bucket of it, such as 'prefill 1x2048+0' (default: all that keep a split)",
+                "rounds": "runs of each way (default 7)",
+                "tokens": "greedy tokens to compare (default 64)",
+                "layers": "use fewer layers of the model (default: all)",
+                "device": "where the model runs: cpu, cuda or hpu (default: what it was tuned on)",
+            },
+            times=True,
+            examples=("overlap verify tuned=outputs/sweep/2026-01-31/12-00-00/tuned.yaml model=path/to/checkpoint",),
+        ),
+        Command(
+            "export",
+            "write what a serving stack takes, or check an environment file",
+            plain={
+                "tuned": "a tuned config",
+                "target": "vllm (vLLM on Gaudi) or optimum (optimum-habana)",
+                "into": "folder to write (default: beside the tuned config, <name>.<target>)",
+                "mode": "compile or lazy (default: as the config was tuned)",
+                "model": "name or folder of the model, for the serve command",
+                "block_size": "tokens of a KV cache block (default 128)",
+                "max_model_len": "as vLLM has it (default: the least that holds every bucket)",
+                "max_num_seqs": "the same",
+                "max_num_batched_tokens": "the same",
+                "check": "an environment file to check instead; exit code 1 if it has errors",
+            },
+            examples=(
+                "overlap export tuned=tuned.yaml target=vllm model=path/to/model",
+                "overlap export tuned=tuned.yaml target=optimum into=for-optimum",
+                "overlap export --check tuned.vllm/level0/overlap.env",
+            ),
         ),
     )
 }
