@@ -15,8 +15,8 @@ KEPT = import importlib.metadata as m, re; \
 SITE = $(if $(GAUDI),--system-site-packages)
 PINS = $(if $(GAUDI),$(VENV)/kept.txt,constraints.txt)
 
-.PHONY: sweep profile analyze tensorboard devices doctor test lint types clean
-sweep profile analyze tensorboard devices doctor: $(STAMP)
+.PHONY: sweep profile analyze tensorboard devices doctor verify report test lint types clean
+sweep profile analyze tensorboard devices doctor verify report: $(STAMP)
 	@$(BIN)/overlap $@ $(ARGS)
 
 test: $(STAMP)
@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv $(SITE) $(VENV)
 	@$(if $(GAUDI),$(PYTHON) -c '$(KEPT)' > $(PINS))
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS) --editable '.[tensorboard,joblib,slurm,optuna,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS) --editable '.[tensorboard,joblib,slurm,optuna,transformers,dev]'
 	@touch $@
 
 lint: $(STAMP) types

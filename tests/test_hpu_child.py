@@ -50,10 +50,10 @@ def pid_of(child: Child) -> int:
 
 def test_a_hung_program_is_ended_and_the_rest_goes_on(double: Double, subject: Subject) -> None:
     double.card("hang", large=LARGE)
-    device = double.open(timeout_s=15.0)
+    device = double.open(timeout_s=30.0)
     sound = subject.prepare(device)
     before, pid = sound.time(2), pid_of(device.child)
-    with pytest.raises(OpFailedError, match="prepare did not end within 15 s; its process was ended"):
+    with pytest.raises(OpFailedError, match="prepare did not end within 30 s; its process was ended"):
         subject.prepare(device, SPLIT)
     assert gone(pid)
     assert sound.time(2) == before, "prepared anew in a new process"
