@@ -288,8 +288,8 @@ def started(folder: Path, jobs: int, *buckets: str) -> subprocess.Popen[str]:
 
 
 def wait_for(what: Any) -> None:
-    """Until `what()` is true; a minute means that it never will be."""
-    for _ in range(1200):
+    """Until `what()` is true; five minutes mean that it never will."""
+    for _ in range(6000):
         if what():
             return
         time.sleep(0.05)
@@ -314,7 +314,7 @@ def test_side_by_side_is_the_same_as_one_by_one_however_it_is_ended(tmp_path: Pa
         children = children_of(process.pid)
         assert children
         process.send_signal(sign)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
         assert process.returncode == code, out
         assert "Traceback" not in out
         wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))  # noqa: B023

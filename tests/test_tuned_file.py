@@ -6,7 +6,6 @@ import json
 import os
 import re
 import string
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -222,10 +221,9 @@ def test_a_key_that_comes_twice() -> None:
 
 def test_anchors_are_refused_at_once() -> None:
     assert "an anchor is used" in refused("schema: &a overlap.tuned/1\nmodel: *a\n")
+    # Resolved, it would have 2 ** 52 items: this test would not end.
     bomb = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise(string.ascii_letters))
-    begin = time.perf_counter()
     assert "an anchor is used" in refused(bomb)
-    assert time.perf_counter() - begin < 5
 
 
 @pytest.mark.parametrize("text", ["", "\n", "[]", "3", "null", "- schema: overlap.tuned/1", "words", "\t"])
@@ -273,10 +271,8 @@ STRANGE += ["a: " + "[" * 100_000, "a: " + "{b: " * 100_000, "- " * 100_000, "a:
 
 @pytest.mark.parametrize("line", STRANGE, ids=range(len(STRANGE)))
 def test_what_only_yaml_can_say(line: str) -> None:
-    begin = time.perf_counter()
     refused(f"{TEXT}{line}\n")
     refused(f"{line}\n{TEXT}")
-    assert time.perf_counter() - begin < 5
 
 
 @settings(max_examples=300, deadline=None)
