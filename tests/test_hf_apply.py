@@ -187,6 +187,21 @@ def test_a_mask_that_looks_ahead_is_the_callers_own(models: dict[str, Any], spli
     assert applied.counts.tuned.total() == (0 if leaves_out else 3)
 
 
+@pytest.mark.parametrize("split", [WITHIN[1], CARRIED[2], BY_BATCH[0]], ids=str)
+def test_a_mask_for_each_head_is_left_to_the_model(models: dict[str, Any], split: Split) -> None:
+    """The kernels have one bias for all heads of a sequence."""
+    model = models["Llama"]
+    ids, _ = prompts(2, TOKENS)
+    sees = torch.rand(2, 4, TOKENS, TOKENS, generator=torch.Generator().manual_seed(1)) < 0.7
+    sees |= torch.eye(TOKENS, dtype=torch.bool)
+    expected = logits(model, ids, sees)
+    applied = apply(model, config(model, [prefill(split, 2)]))
+    assert torch.equal(logits(model, ids, sees), expected)
+    remove(model)
+    assert applied.counts.passed["a mask for each head"] == 3
+    assert not applied.counts.tuned
+
+
 @pytest.mark.parametrize("pad", [False, True])
 def test_a_prompt_of_one_token_is_no_decode(models: dict[str, Any], pad: bool) -> None:
     model = models["Llama"]

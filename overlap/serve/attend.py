@@ -2,7 +2,7 @@
 
 Terms
     mask: as a stack has it: bool [B, 1, T, S], true where a query may look, or a float of that shape that is added; or
-        None, which is causal for several query tokens and everything for one.
+        None, which is causal for several query tokens and everything for one. Keys behind the new tokens are ignored.
     bias: what the kernels add: 0 or the dtype's lowest value, [T, S] where all sequences are alike, else [B, T, S].
     frame: a bucket with a real shape in it. Queries lie at its beginning and keys so that the diagonal stays where it
         is: [masked | cached | new | masked] over the context and the query tokens of the bucket.
@@ -58,8 +58,11 @@ class Frame:
         """The bias of the bucket, on `device`."""
         if mask is None and self.is_exact:
             return _causal(self.query, self.context, dtype, device) if self.query > 1 else None
-        inner = _added(mask, dtype) if mask is not None else _causal(self.query, self.context, dtype, device)
-        inner = inner.expand(self.batch, self.query, self.context + self.query)
+        keys = self.context + self.query
+        inner = (
+            _added(mask[..., :keys], dtype) if mask is not None else _causal(self.query, self.context, dtype, device)
+        )
+        inner = inner.expand(self.batch, self.query, keys)
         if self.is_exact:
             return inner
         bucket = self.bucket

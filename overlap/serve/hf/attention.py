@@ -19,7 +19,8 @@ from overlap.serve.lookup import EXACT, Lookup
 from overlap.split import Split
 
 _numbers = itertools.count(1)
-MARK = "overlap_is_causal"
+# Attributes of masks: made for the model's own causal attention; tokens in the cache when it was made.
+MARK, CACHED = "overlap_is_causal", "overlap_cached_tokens"
 # Arguments that stand for arithmetic which the kernels do not have.
 FOREIGN = {
     "softcap": "soft-capped scores",
@@ -30,7 +31,10 @@ FOREIGN = {
 
 
 class _Marked:
-    """Masks of a layer's own causal attention, marked as such; one that a caller brings may let rows look ahead."""
+    """Masks of a layer's own causal attention, marked as such; one that a caller brings may let rows look ahead.
+
+    They also say how many tokens lie in the cache, which the shape of a static cache does not.
+    """
 
     def __init__(self, make: Callable[..., torch.Tensor | None]) -> None:
         self._make = make
@@ -39,11 +43,29 @@ class _Marked:
         made = self._make(*arguments, **named)
         if made is not None:
             setattr(made, MARK, True)
+            # A static cache counts in a tensor, whose value compiled code does not have.
+            if not torch.compiler.is_compiling() and "q_offset" in named:
+                setattr(made, CACHED, int(named["q_offset"]) - int(named.get("kv_offset", 0)))
         return made
+
+
+def is_causal(what: Any) -> bool:
+    """Whether a layer, or the config that decides its masks, is causal; models that embed text are not."""
+    return bool(getattr(what, "is_causal", True))
+
+
+def cached_tokens(mask: torch.Tensor | None, tokens: int, keys: int) -> int:
+    """How many of `keys` lie before `tokens` new ones. A decode step runs at the shape of its cache, full or not."""
+    if tokens == 1:
+        return keys - tokens
+    # Without a mask a prefill is causal; keys behind the query are places of a static cache that is still empty.
+    return 0 if mask is None else min(getattr(mask, CACHED, keys), keys - tokens)
 
 
 def mask_obstacle(split: Split, mask: torch.Tensor | None) -> str:
     """Why `split` cannot run under a mask; empty if it can. Leaving out what lies ahead needs a causal one."""
+    if mask is not None and (mask.dim() != 4 or mask.shape[1] != 1):
+        return "a mask for each head"
     ahead = split.masked_blocks == "skip" or (split.chunks > 1 and split.chunk_axis == "query")
     return "a mask of the caller's own" if ahead and mask is not None and not getattr(mask, MARK, False) else ""
 
@@ -88,10 +110,7 @@ class TunedAttention:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As transformers calls it: query [B, H, T, D], key and value [B, K, S, D] → ([B, T, H, D], None)."""
         batch, _, tokens, _ = query.shape
-        cached = key.shape[2] - tokens
-        if attention_mask is None and tokens > 1:
-            # A causal prefill without a mask; keys behind the query are places of a static cache that is still empty.
-            cached = 0
+        cached = cached_tokens(attention_mask, tokens, key.shape[2])
         found = self._lookup.find(batch, tokens, cached)
         reason = found.reason
         if found.entry is not None:
@@ -134,7 +153,7 @@ class TunedAttention:
             return "training"
         if arguments.get("output_attentions"):
             return "attention weights are wanted"
-        if arguments.get("is_causal") is False or not getattr(module, "is_causal", True):
+        if arguments.get("is_causal") is False or not (is_causal(module) and is_causal(module.config)):
             return "attention that is not causal"
         if arguments.get("scaling") not in (None, self._scale):
             return "another scaling"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from overlap.serve.attend import Frame
-from overlap.serve.hf.attention import TunedAttention, mask_obstacle
+from overlap.serve.hf.attention import TunedAttention, is_causal, mask_obstacle
 from overlap.serve.hf.flow import Flow
 from overlap.serve.hf.seams import Seam
 from overlap.serve.lookup import EXACT, Found, Lookup
@@ -88,6 +88,8 @@ class Carry:
     def _obstacle(self, hidden: torch.Tensor, arguments: dict[str, Any]) -> str:
         if torch.is_grad_enabled() and (hidden.requires_grad or self._layers[0].training):
             return "training"
+        if not is_causal(self._layers[0].self_attn.config):
+            return "attention that is not causal"
         if _captures():
             return "hidden states or attention weights are wanted"
         if not isinstance(arguments.get("position_embeddings"), tuple):
@@ -95,8 +97,7 @@ class Carry:
         kinds = getattr(self._layers[0].self_attn.config, "layer_types", None) or ["full_attention"]
         if len(set(kinds)) > 1:
             return "layers with different masks"
-        cache = arguments.get("past_key_values")
-        return "" if cache is None or _is_plain(cache) else f"a cache of another kind, {type(cache).__name__}"
+        return _cache_obstacle(arguments.get("past_key_values"), hidden.shape[1])
 
     def _run(self, found: Found, hidden: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
         assert found.entry is not None
@@ -145,8 +146,14 @@ def _captures() -> bool:
     return bool(collector is not None and collector.get())
 
 
-def _is_plain(cache: Any) -> bool:
-    """Whether a cache holds K and V of all tokens in one tensor per layer."""
-    from transformers.cache_utils import DynamicCache, DynamicLayer
+def _cache_obstacle(cache: Any, tokens: int) -> str:
+    """Why chunks cannot share a cache: they need K and V of all tokens in one tensor per layer, where the layer is."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer, StaticCache, StaticLayer
 
-    return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
+    if cache is None:
+        return ""
+    kind = {DynamicCache: DynamicLayer, StaticCache: StaticLayer}.get(type(cache))
+    if kind is None or cache.offloading or not all(type(layer) is kind for layer in cache.layers):
+        return f"a cache of another kind, {type(cache).__name__}"
+    # Every step would have a shape of its own, where the cache is there to have one.
+    return "a decode step in a static cache" if kind is StaticLayer and tokens == 1 else ""

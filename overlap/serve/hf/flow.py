@@ -45,7 +45,7 @@ class Flow:
         rotate: its own RoPE.
         split: how to cut; it has several chunks.
         frame: the shape of the pass and the bucket it runs at.
-        cache: a plain dynamic cache, or None.
+        cache: a plain dynamic or static cache, or None.
         bias: of the frame, see `Frame.bias`.
     """
 
@@ -111,17 +111,22 @@ class Flow:
         sizes = (bucket.batch, like.shape[1], bucket.key_tokens, like.shape[3])
         slot = self._slots[layer] = Slot(like.new_zeros(sizes), like.new_zeros(sizes))
         if frame.context:
-            held = self._cache.layers[layer]
+            held = self._cache.layers[self._number(layer)]
             rows = slice(None, frame.batch), slice(None), slice(frame.first_key, bucket.context)
-            slot.keys[rows], slot.values[rows] = held.keys, held.values
+            # A static cache has places behind.
+            slot.keys[rows] = held.keys[:, :, : frame.context]
+            slot.values[rows] = held.values[:, :, : frame.context]
         return slot
 
     def _store(self, layer: int, slot: Slot) -> None:
         if self._cache is not None:
             frame, first = self._frame, self._frame.bucket.context
             rows = slice(None, frame.batch), slice(None), slice(first, first + frame.query)
-            number = self._layers[layer].self_attn.layer_idx
-            self._cache.update(slot.keys[rows], slot.values[rows], number)
+            self._cache.update(slot.keys[rows], slot.values[rows], self._number(layer))
+
+    def _number(self, layer: int) -> int:
+        """The model's own number of a layer."""
+        return int(self._layers[layer].self_attn.layer_idx)
 
     def _attn(self, layer: int, chunk: int) -> None:
         slot = self._slots[layer]
