@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlap.errors import TunedError
-from overlap.serve.lookup import EXACT, NONE, PADDED, WAIVABLE, WORDS, Host, Lookup, check_key, contains, shape_hash
+from overlap.serve.lookup import EXACT, NONE, PADDED, WAIVABLE, WORDS, Host, Lookup, check_key, shape_hash
 from overlap.serve.tuned import Entry, Tuned
 from overlap.workload import Bucket, ModelShape
 from tests.tuned_configs import CHUNKS, HEADS, LLAMA, QUERY_TILES, QWEN, UNCUT, entry, table64, tuned
@@ -119,7 +119,6 @@ def test_the_smallest_containing_bucket_is_found(
             assert at(lookup, want) == (None, NONE)
         else:
             assert at(lookup, want) == (expected, EXACT if exact else PADDED)
-            assert contains(expected.bucket, want)
 
 
 @given(st.integers(1, 70), st.integers(1, 9000) | st.just(1), st.integers(1, 20000))
@@ -134,16 +133,6 @@ def test_never_a_bucket_that_does_not_contain_the_shape(batch: int, query: int, 
         assert how == (EXACT if found.bucket == want else PADDED)
     if not brute(TABLE.entries, want)[1]:
         assert (found, how) == (None, NONE)
-
-
-@given(SMALL, SMALL, SMALL)
-def test_containing_is_an_order(
-    one: tuple[int, int, int], two: tuple[int, int, int], three: tuple[int, int, int]
-) -> None:
-    a, b, c = (bucket_of(*values) for values in (one, two, three))
-    assert contains(a, a)
-    assert not (contains(a, b) and contains(b, a)) or a == b
-    assert not (contains(a, b) and contains(b, c)) or contains(a, c)
 
 
 def test_answers_are_kept() -> None:

@@ -3,7 +3,9 @@
 Terms
     mask: as a stack has it: bool [B, 1, T, S], true where a query may look, or a float of that shape that is added; or
         None, which is causal for several query tokens and everything for one. Keys behind the new tokens are ignored.
-    bias: what the kernels add: 0 or the dtype's lowest value, [T, S] where all sequences are alike, else [B, T, S].
+    bias: what the kernels add: 0 or `lowest`, [T, S] where all sequences are alike, else [B, T, S].
+    lowest: half of the dtype's lowest value. A row that sees nothing stays a row of numbers: nothing added to it leaves
+        the range of the dtype, nor does rounding to a narrower one (autocast).
     frame: a bucket with a real shape in it. Queries lie at its beginning and keys so that the diagonal stays where it
         is: [masked | cached | new | masked] over the context and the query tokens of the bucket.
 """
@@ -18,6 +20,9 @@ import torch.nn.functional as functional
 from overlap.kernels.attention import Span, Tiling, attention
 from overlap.split import Split
 from overlap.workload import Bucket
+
+UNCUT = Split()
+ATTENTION_AXES = ("head_groups", "query_tile", "kv_tile", "masked_blocks", "normalise", "softmax", "fused_sdpa")
 
 
 @dataclass(frozen=True)
@@ -67,25 +72,34 @@ class Frame:
             return inner
         bucket = self.bucket
         sizes = (bucket.batch, bucket.query, bucket.key_tokens)
-        bias = torch.full(sizes, torch.finfo(dtype).min, dtype=dtype, device=device)
+        bias = torch.full(sizes, lowest(dtype), dtype=dtype, device=device)
         bias[: self.batch, : self.query, self.first_key : bucket.context + self.query] = inner
         return bias
+
+
+def lowest(dtype: torch.dtype) -> float:
+    """What hides a key."""
+    return torch.finfo(dtype).min / 2
 
 
 def _causal(query: int, context: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """[query, context + query]; made of two ranges, for some devices have no triangles."""
     row = torch.arange(query, device=device).unsqueeze(1) + context
     above = torch.arange(context + query, device=device) > row
-    return torch.zeros(above.shape, dtype=dtype, device=device).masked_fill_(above, torch.finfo(dtype).min)
+    return torch.zeros(above.shape, dtype=dtype, device=device).masked_fill_(above, lowest(dtype))
 
 
 def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A mask [B, 1, T, S] as a bias [B, T, S]. Infinite entries become finite, so that a row of them stays a number."""
     mask = mask[:, 0]
-    lowest = torch.finfo(dtype).min
     if mask.dtype == torch.bool:
-        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
-    return mask.to(dtype).clamp_min(lowest)
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest(dtype))
+    return mask.to(dtype).clamp_min(lowest(dtype))
+
+
+def is_cut(split: Split) -> bool:
+    """Whether anything of `split` is done within a layer's attention; without, the stack's own attention is faster."""
+    return any(getattr(split, axis) != getattr(UNCUT, axis) for axis in ATTENTION_AXES)
 
 
 def within_layer(split: Split, query: int) -> Split:

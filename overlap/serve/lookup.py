@@ -18,6 +18,8 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
+import torch
+
 from overlap.errors import TunedError
 from overlap.serve.tuned import Entry, Tuned
 from overlap.workload import Bucket, ModelShape
@@ -42,15 +44,20 @@ class Found:
 
 
 class Lookup:
-    """The entries of a config by bucket; answers are kept, for serving asks for the same few shapes again and again."""
+    """The entries of a config by bucket; answers are kept, for serving asks for the same few shapes again and again.
+
+    While code is compiled nothing is kept and shapes are only compared, so that a graph for all lengths stays one.
+    """
 
     def __init__(self, tuned: Tuned, pad: bool = False) -> None:
-        self._entries = {entry.bucket: entry for entry in tuned.entries}
+        self._entries = sorted(tuned.entries, key=lambda entry: (_scores(entry.bucket), entry.place))
         self._pad = pad
         self._known: dict[tuple[int, int, int], Found] = {}
 
     def find(self, batch: int, query: int, context: int) -> Found:
         """The entry for sequences, new tokens and cached tokens; one new token behind others is a decode step."""
+        if torch.compiler.is_compiling():
+            return self._search(batch, query, context)
         key = (batch, query, context)
         found = self._known.get(key)
         if found is None:
@@ -62,29 +69,23 @@ class Lookup:
     def _search(self, batch: int, query: int, context: int) -> Found:
         if batch < 1 or query < 1:
             return Found(None, NONE, "nothing to compute")
-        bucket = Bucket("decode" if query == 1 and context else "prefill", batch, query, context)
-        if bucket in self._entries:
-            return _judged(self._entries[bucket], EXACT)
-        if not self._pad:
-            return Found(None, NONE, "no bucket of this shape")
-        able = [entry for entry in self._entries.values() if contains(entry.bucket, bucket)]
-        if not able:
-            return Found(None, NONE, "no bucket contains this shape")
-        return _judged(min(able, key=lambda entry: (_scores(entry.bucket), entry.place)), PADDED)
+        phase = "decode" if query == 1 and context > 0 else "prefill"
+        able = []
+        for entry in self._entries:
+            bucket = entry.bucket
+            if bucket.phase != phase:
+                continue
+            if bucket.batch == batch and bucket.query == query and bucket.context == context:
+                return _judged(entry, EXACT)
+            if self._pad and bucket.batch >= batch and bucket.query >= query and bucket.context >= context:
+                able.append(entry)
+        if able:
+            return _judged(able[0], PADDED)
+        return Found(None, NONE, f"no bucket {'contains' if self._pad else 'of'} this shape")
 
 
 def _judged(entry: Entry, how: str) -> Found:
     return Found(None, NONE, "the baseline was the best") if entry.pass_through else Found(entry, how)
-
-
-def contains(larger: Bucket, smaller: Bucket) -> bool:
-    """Whether what runs at `smaller` can be padded to `larger`."""
-    return (
-        larger.phase == smaller.phase
-        and larger.batch >= smaller.batch
-        and larger.query >= smaller.query
-        and larger.context >= smaller.context
-    )
 
 
 def _scores(bucket: Bucket) -> int:

@@ -10,7 +10,9 @@
 Calls of tuned shapes run by their split, all others as before. What a split does within a layer is an attention
 function of its own name; a split that carries chunks through layers takes over the calls of the decoder layers.
 
-Contract: `apply` changes nothing if it raises; `remove` leaves the model as it was before `apply`.
+Contract: `apply` changes nothing if it raises; `remove` leaves the model as it was before `apply`. Remove before a copy
+is made or a model is pickled: the copy asks for an attention by a name that goes with the original. In code under
+torch.compile calls run tuned within their layers and are not counted.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ class Applied:
     seam: Seam
     function: TunedAttention
     carry: Carry | None
+    # Forgets the function's name when the model is gone.
+    finalizer: finalize[..., Any]
 
 
 _applied: WeakKeyDictionary[Any, Applied] = WeakKeyDictionary()
@@ -73,8 +77,8 @@ def apply(model: Any, tuned: Tuned | str | Path, *, pad: bool = False, waive: Co
     carried = any(carries(entry.split) for entry in config.entries if not entry.pass_through)
     carry = Carry(seam, here.model, lookup, function) if carried else None
     _install(model, seam, function, carry)
-    applied = _applied[model] = Applied(config, counts, tuple(warnings), seam, function, carry)
-    finalize(model, function.unregister)
+    finalizer = finalize(model, function.unregister)
+    applied = _applied[model] = Applied(config, counts, tuple(warnings), seam, function, carry, finalizer)
     _tell(type(model).__name__, applied)
     return applied
 
@@ -93,7 +97,7 @@ def remove(model: Any) -> None:
         applied.carry.uninstall()
     if model.config._attn_implementation == applied.function.name:
         model.set_attn_implementation(applied.seam.original_name)
-    applied.function.unregister()
+    applied.finalizer()
 
 
 def _install(model: Any, seam: Seam, function: TunedAttention, carry: Carry | None) -> None:
@@ -107,7 +111,7 @@ def _install(model: Any, seam: Seam, function: TunedAttention, carry: Carry | No
         function.unregister()
         raise
     if carry is not None:
-        carry.install()
+        carry.install(model.base_model)
 
 
 def _tell(name: str, applied: Applied) -> None:

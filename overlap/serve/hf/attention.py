@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from overlap.serve.attend import Frame, attend, within_layer
+from overlap.serve.attend import Frame, attend, is_cut, within_layer
 from overlap.serve.counts import Counts
 from overlap.serve.hf.seams import Seam
 from overlap.serve.lookup import EXACT, Lookup
@@ -59,7 +59,10 @@ def cached_tokens(mask: torch.Tensor | None, tokens: int, keys: int) -> int:
     if tokens == 1:
         return keys - tokens
     # Without a mask a prefill is causal; keys behind the query are places of a static cache that is still empty.
-    return 0 if mask is None else min(getattr(mask, CACHED, keys), keys - tokens)
+    if mask is None:
+        return 0
+    told: int | None = getattr(mask, CACHED, None)
+    return told if told is not None and told <= keys - tokens else keys - tokens
 
 
 def mask_obstacle(split: Split, mask: torch.Tensor | None) -> str:
@@ -116,6 +119,7 @@ class TunedAttention:
         if found.entry is not None:
             split = within_layer(found.entry.split, found.entry.bucket.query)
             reason = self._obstacle(module, query, key, value, arguments) or mask_obstacle(split, attention_mask)
+            reason = reason or ("" if is_cut(split) else "nothing of the split lies within a layer")
         if found.entry is None or reason:
             if not torch.compiler.is_compiling():
                 self.counts.went_through(reason)
@@ -149,7 +153,8 @@ class TunedAttention:
         for name, what in FOREIGN.items():
             if arguments.get(name) is not None:
                 return what
-        if arguments.get("dropout") or (torch.is_grad_enabled() and query.requires_grad):
+        learns = query.requires_grad or key.requires_grad or value.requires_grad
+        if arguments.get("dropout") or (torch.is_grad_enabled() and learns):
             return "training"
         if arguments.get("output_attentions"):
             return "attention weights are wanted"
