@@ -4,8 +4,7 @@ Terms
     mask: as a stack has it: bool [B, 1, T, S], true where a query may look, or a float of that shape that is added; or
         None, which is causal for several query tokens and everything for one. Keys behind the new tokens are ignored.
     bias: what the kernels add: 0 or `lowest`, [T, S] where all sequences are alike, else [B, T, S].
-    lowest: half of the dtype's lowest value. A row that sees nothing stays a row of numbers: nothing added to it leaves
-        the range of the dtype, nor does rounding to a narrower one (autocast).
+    lowest: half of the dtype's lowest value: a row that sees nothing stays a row of numbers, whatever is added to it.
     frame: a bucket with a real shape in it. Queries lie at its beginning and keys so that the diagonal stays where it
         is: [masked | cached | new | masked] over the context and the query tokens of the bucket.
 """

@@ -156,6 +156,8 @@ class TunedAttention:
         learns = query.requires_grad or key.requires_grad or value.requires_grad
         if arguments.get("dropout") or (torch.is_grad_enabled() and learns):
             return "training"
+        if torch.is_autocast_enabled(query.device.type):
+            return "autocast"
         if arguments.get("output_attentions"):
             return "attention weights are wanted"
         if arguments.get("is_causal") is False or not (is_causal(module) and is_causal(module.config)):

@@ -116,6 +116,8 @@ class Carry:
     def _obstacle(self, hidden: torch.Tensor, arguments: dict[str, Any]) -> str:
         if self._layers[0].training or (torch.is_grad_enabled() and self._learns(hidden)):
             return "training"
+        if torch.is_autocast_enabled(hidden.device.type):
+            return "autocast"
         if self._layers[0].self_attn.config.num_hidden_layers != len(self._layers):
             return "only some of the layers run"
         if not is_causal(self._layers[0].self_attn.config):
