@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from overlap.commands import verify_model
 from overlap.commands.verify_answers import Distance, Generated, answers, compare
 from overlap.commands.verify_block import device_config, time_block
 from overlap.commands.verify_memory import peak_bytes
+from overlap.serve.counts import Counts
 from overlap.serve.lookup import shape_hash
 from overlap.serve.tuned import Entry, Spread, Tuned
 from overlap.serve.tuned_file import load, save, save_json
@@ -34,6 +36,7 @@ KEPT = Split(chunks=2, query_tile=4, masked_blocks="skip")
 BUCKET = Bucket("prefill", 2, 16, 0)
 QUICK = ("rounds=6", "tokens=6")
 RIGHT = Answers(8, None, False, 1e-3, 1e-3)
+RAN = Counts(Counter({"prefill 2x16+0": 3}))
 
 
 def interval(low: float, median: float, high: float) -> Interval:
@@ -57,7 +60,7 @@ FASTER, EVEN, SLOWER = interval(1.2, 1.3, 1.4), interval(0.98, 1.0, 1.02), inter
     ],
 )
 def test_the_verdict_is_about_the_model(block: Interval | None, model: Interval, verdict: str, says: str) -> None:
-    found, reason = judge(block, model, RIGHT)
+    found, reason = judge(block, model, RIGHT, RAN)
     assert found == verdict
     assert says in reason
 
@@ -71,14 +74,31 @@ def test_the_verdict_is_about_the_model(block: Interval | None, model: Interval,
     ],
 )
 def test_speed_is_nothing_where_the_answers_are_wrong(found: Answers, says: str) -> None:
-    verdict, reason = judge(FASTER, FASTER, found)
+    verdict, reason = judge(FASTER, FASTER, found, RAN)
     assert verdict == WRONG
     assert says in reason
 
 
+def test_no_gain_where_nothing_ran_tuned() -> None:
+    """Whatever the clock says."""
+    ran = Counts(passed=Counter({"autocast": 3}))
+    assert judge(FASTER, FASTER, RIGHT, ran) == (NO_GAIN, "nothing ran tuned: autocast")
+    verdict, reason = judge(FASTER, FASTER, RIGHT, Counts(RAN.tuned, Counter({"chunks are not carried: training": 1})))
+    assert verdict == GAIN
+    assert reason.endswith("; chunks are not carried: training")
+
+
+def test_no_gain_where_the_untouched_model_gives_no_numbers() -> None:
+    lost = replace(RIGHT, own_rel_l2=float("nan"), logits_rel_l2=float("nan"))
+    assert judge(FASTER, FASTER, lost, RAN) == (
+        NO_GAIN,
+        "the logits of the untouched model are no numbers, so nothing can be compared",
+    )
+
+
 def test_a_tie_and_a_rounding_are_not_wrong() -> None:
-    assert judge(FASTER, FASTER, replace(RIGHT, first_difference=3, tie=True))[0] == GAIN
-    assert judge(FASTER, FASTER, Answers(8, None, False, 1e-6, 0.0))[0] == GAIN
+    assert judge(FASTER, FASTER, replace(RIGHT, first_difference=3, tie=True), RAN)[0] == GAIN
+    assert judge(FASTER, FASTER, Answers(8, None, False, 1e-6, 0.0), RAN)[0] == GAIN
 
 
 def generated(tokens: list[list[int]], margin: float) -> Generated:

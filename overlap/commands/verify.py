@@ -71,6 +71,8 @@ def _chosen(config: Tuned, bucket: str) -> list[Entry]:
         if not found:
             known = ", ".join(str(entry.bucket) for entry in config.entries[:8])
             raise ConfigError(f"there is no bucket {bucket!r} in the config", f"such as {known}")
+        if found[0].pass_through:
+            raise ConfigError(f"the bucket {found[0].bucket} passes through", "there is nothing to verify")
         return found
     found = [entry for entry in config.entries if not entry.pass_through]
     if not found:

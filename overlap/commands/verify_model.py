@@ -23,6 +23,7 @@ from overlap.commands.verify_answers import Generated, answers, compare
 from overlap.commands.verify_memory import peak_bytes
 from overlap.devices.host.device import quiet_gc
 from overlap.search.progress import Progress
+from overlap.serve.counts import Counts
 from overlap.serve.transformers import apply, remove
 from overlap.serve.tuned import Entry, Tuned
 from overlap.serve.verdict import Answers
@@ -35,14 +36,14 @@ SEED = 0
 
 @dataclass(frozen=True)
 class ModelResult:
-    """Times in ns by way, paired speed-ups of the tuned way, peaks in bytes, and what was computed."""
+    """Times in ns by way, paired speed-ups of the tuned way, peaks in bytes, what was computed, calls of one step."""
 
     times_ns: dict[str, Interval]
     speedup: Interval
     over_plain: Interval
     peaks: dict[str, int | None]
     answers: Answers
-    ran: str
+    ran: Counts
 
 
 def compare_model(
@@ -52,6 +53,7 @@ def compare_model(
     bench = _ModelBench(model, replace_entries(tuned, entry), entry, waive)
     with torch.inference_mode():
         times, logits = bench.race(rounds, progress)
+        ran = bench.ran
         peaks = {way: bench.peak(way) for way in (UNTOUCHED, TUNED)}
         with progress.stage(f"tokens, {entry.bucket}", 2) as step:
             made: dict[str, Generated] = {}
@@ -70,7 +72,7 @@ def compare_model(
             compare(logits[TUNED], logits[UNTOUCHED]),
             compare(logits[PLAIN], logits[UNTOUCHED]),
         ),
-        ran=bench.ran,
+        ran=ran,
     )
 
 
@@ -93,7 +95,7 @@ class _ModelBench:
         ids = torch.randint(0, model.config.vocab_size, size, generator=generator)
         self._ids = ids.to(model.device)
         self._context: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.ran = ""
+        self.ran = Counts()
 
     def race(self, rounds: int, progress: Progress) -> tuple[dict[str, list[int]], dict[str, torch.Tensor]]:
         """Times of every way in interleaved rounds after one run each that does not count, and their logits."""
@@ -117,7 +119,7 @@ class _ModelBench:
 
     def generate(self, way: str, tokens: int) -> Generated:
         """Greedy output behind the bucket's tokens."""
-        with self._as(way):
+        with self._as(way), self._plain_generation():
             made = self._model.generate(
                 self._ids,
                 attention_mask=torch.ones_like(self._ids),
@@ -131,6 +133,17 @@ class _ModelBench:
                 pad_token_id=0,
             )
         return Generated(made.sequences[:, self._ids.shape[1] :].cpu(), [one.float().cpu() for one in made.logits])
+
+    @contextmanager
+    def _plain_generation(self) -> Iterator[None]:
+        """Without the checkpoint's own settings: caches, penalties and drafts would decide the tokens too."""
+        from transformers import GenerationConfig
+
+        before, self._model.generation_config = self._model.generation_config, GenerationConfig()
+        try:
+            yield
+        finally:
+            self._model.generation_config = before
 
     def _once(self, way: str) -> tuple[int, torch.Tensor]:
         with self._as(way):
@@ -159,7 +172,7 @@ class _ModelBench:
             try:
                 yield
             finally:
-                self.ran = str(applied.counts)
+                self.ran = applied.counts
                 remove(self._model)
             return
         before = self._model.config._attn_implementation

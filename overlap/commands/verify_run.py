@@ -23,7 +23,7 @@ from rich.console import Console
 
 from overlap.commands.verify_block import BlockResult, device_config, time_block
 from overlap.commands.verify_model import PLAIN, TUNED, UNTOUCHED, ModelResult, compare_model
-from overlap.commands.verify_source import load_model
+from overlap.commands.verify_source import check_model, load_model
 from overlap.devices.host.device import cpu_name
 from overlap.devices.registry import kind_of, open_device
 from overlap.errors import ServeError
@@ -84,6 +84,8 @@ def verify(tuned: Tuned, entries: Sequence[Entry], options: Options) -> Iterator
     same_place = KIND_ON.get(options.place) == tuned.device.kind
     waive = () if same_place else ("device", "software")
     threads = torch.get_num_threads()
+    if options.model:
+        check_model(options.model)
     with _frozen(), device_lock(kind_of(config), config.lock, config.lock_timeout_s, progress.say):
         blocks = _blocks(tuned, entries, options, progress) if same_place else {}
         # Opening the host gives this thread a share of its own.
@@ -100,7 +102,7 @@ def verify(tuned: Tuned, entries: Sequence[Entry], options: Options) -> Iterator
             block = blocks.get(entry.bucket)
             verified = _verified(block, found, words, model, options)
             _write(options.path, entry, verified)
-            yield Outcome(entry, verified, block.order if block else "", found.ran)
+            yield Outcome(entry, verified, block.order if block else "", str(found.ran))
 
 
 @contextmanager
@@ -148,7 +150,7 @@ def _cut(tuned: Tuned, layers: int | None) -> Tuned:
 
 
 def _verified(block: BlockResult | None, found: ModelResult, words: str, model: Any, options: Options) -> Verified:
-    verdict, reason = judge(block.speedup if block else None, found.speedup, found.answers)
+    verdict, reason = judge(block.speedup if block else None, found.speedup, found.answers, found.ran)
     attention = model.config._attn_implementation
     version = importlib.metadata.version("transformers")
     answers = found.answers

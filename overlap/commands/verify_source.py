@@ -38,19 +38,52 @@ def load_model(name: str, shape: ModelShape, layers: int | None, device: torch.d
     cut = {} if layers is None else {"num_hidden_layers": layers}
     try:
         if name and not _is_bare(name):
-            model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **cut)
+            model = _complete(
+                name,
+                *transformers.AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **cut),
+            )
             words = name
         else:
             config = transformers.AutoConfig.from_pretrained(name, **cut) if name else _made_up(shape, layers)
             torch.manual_seed(SEED)
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
             words = f"{name or shape.name}, random weights"
-    except (OSError, ValueError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ServeError(
-            f"cannot load the model {name}: {first}", "a checkpoint's folder, or none for random"
-        ) from error
+    except ServeError:
+        raise
+    except Exception as error:  # Whatever a damaged file makes of foreign code.
+        raise _cannot_load(name, error) from error
     return model.eval().to(device), words if layers is None else f"{words}, {layers} layers of it"
+
+
+def check_model(name: str) -> None:
+    """Look for the config of a model, which costs nothing, before anything is timed.
+
+    Raises:
+        ServeError: there is no such model, or its config cannot be read.
+    """
+    require_transformers()
+    import transformers
+
+    try:
+        transformers.AutoConfig.from_pretrained(name)
+    except Exception as error:  # As above.
+        raise _cannot_load(name, error) from error
+
+
+def _cannot_load(name: str, error: Exception) -> ServeError:
+    first = (str(error).strip() or "no reason given").splitlines()[0]
+    said = first if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {first}"
+    return ServeError(f"cannot load the model {name}: {said}", "a checkpoint's folder, or none for random")
+
+
+def _complete(name: str, model: Any, loading: Any) -> Any:
+    """The model, if every weight of it was in the checkpoint; what is missing would be random."""
+    if missing := sorted(loading["missing_keys"]):
+        raise ServeError(
+            f"the checkpoint {name} lacks {len(missing)} tensors, such as {missing[0]}",
+            "a whole checkpoint, or a folder with its config.json alone for random weights",
+        )
+    return model
 
 
 def _is_bare(name: str) -> bool:

@@ -12,8 +12,10 @@ A kernel that is faster while the model is not is no gain for whoever serves the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from overlap.serve.counts import Counts
 from overlap.stats import Interval
 
 GAIN, BLOCK_ONLY, NO_GAIN, WRONG = VERDICTS = ("gain", "block only", "no gain", "wrong")
@@ -43,8 +45,25 @@ class Answers:
         return ""
 
 
-def judge(block: Interval | None, model: Interval, answers: Answers) -> tuple[str, str]:
-    """The verdict, one of `VERDICTS`, and the reason for it; speed-ups are tuned over untouched."""
+def judge(block: Interval | None, model: Interval, answers: Answers, ran: Counts) -> tuple[str, str]:
+    """The verdict, one of `VERDICTS`, and the reason for it.
+
+    Args:
+        block: speed-up of the kept split over the baseline, if it was timed.
+        model: speed-up of the tuned model over the untouched one.
+        answers: what both computed.
+        ran: the calls of a tuned step; a step in which nothing ran tuned gains nothing, whatever the clock says.
+    """
+    why = "; ".join(ran.passed)
+    if not ran.tuned:
+        return NO_GAIN, f"nothing ran tuned: {why}"
+    verdict, reason = _judged(block, model, answers)
+    return verdict, f"{reason}; {why}" if why else reason
+
+
+def _judged(block: Interval | None, model: Interval, answers: Answers) -> tuple[str, str]:
+    if not math.isfinite(answers.own_rel_l2):
+        return NO_GAIN, "the logits of the untouched model are no numbers, so nothing can be compared"
     if wrong := answers.wrong:
         return WRONG, f"the tuned model does not compute the same: {wrong}"
     shown = f"{model.median:.3f}x [{model.low:.3f}, {model.high:.3f}]"
