@@ -261,6 +261,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("tuned=tuned.yaml", "bucket=prefill 9x9+9"), "no bucket 'prefill 9x9+9'"),
     (("tuned=tuned.yaml", "model=empty"), "cannot load the model empty"),
     (("tuned=tuned.yaml", "model=other"), "tuned for another model"),
+    (("tuned=tuned.yaml", "bucket=prefill 1x8+0"), "the bucket prefill 1x8+0 passes through"),
     (("tuned=tuned.yaml", "models=full"), "verify does not take 'models=full'"),
 ]
 
@@ -277,6 +278,65 @@ def test_mistakes_are_one_line(
     assert says in answer.lines[-1]
     assert "Traceback" not in answer.err
     assert tuned_file.read_bytes() == before
+
+
+def cut_off(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def without_a_layer(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    save_file({n: t for n, t in load_file(file).items() if ".layers.1." not in n}, file, metadata={"format": "pt"})
+
+
+def of_another_size(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    save_file({n: t[:-1].contiguous() for n, t in load_file(file).items()}, file, metadata={"format": "pt"})
+
+
+def nonsense(folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_size": "wide"}))
+
+
+DAMAGES = [
+    (cut_off, "cannot load the model full: SafetensorError"),
+    (without_a_layer, "the checkpoint full lacks 9 tensors, such as model.layers.1.input_layernorm.weight"),
+    (of_another_size, "cannot load the model full: RuntimeError"),
+    (nonsense, "cannot load the model full"),
+]
+
+
+@pytest.mark.parametrize(("damage", "says"), DAMAGES, ids=[damage.__name__ for damage, _ in DAMAGES])
+def test_damaged_checkpoints_are_one_line(
+    cli: Any, tuned_file: Path, tmp_path: Path, damage: Callable[[Path], None], says: str
+) -> None:
+    """What is missing would be random, and no verdict about the checkpoint."""
+    damage(tmp_path / "full")
+    before = tuned_file.read_bytes()
+    answer = cli("verify", "tuned=tuned.yaml", "model=full", *QUICK)
+    assert answer.code == 2
+    assert says in answer.lines[-1]
+    assert tuned_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "said", [{"cache_implementation": "static"}, {"prompt_lookup_num_tokens": 3}, {"do_sample": True}]
+)
+def test_settings_of_a_checkpoint_decide_no_tokens(
+    cli: Any, tuned_file: Path, tmp_path: Path, said: dict[str, Any]
+) -> None:
+    (tmp_path / "full" / "generation_config.json").write_text(json.dumps(said))
+    answer = cli("verify", "tuned=tuned.yaml", "model=full", *QUICK)
+    assert answer.code == 0, answer.err
+    found = load(tuned_file).entries[1].verified
+    assert found is not None
+    assert (found.tokens, found.tokens_equal) == (6, True)
 
 
 def changed(path: Path, change: Callable[[Entry], Entry], **device: Any) -> None:
