@@ -72,7 +72,7 @@ def test_a_large_table(cli: Cli, tmp_path: Path) -> None:
 def test_what_was_tuned_on_a_cpu_is_loud(cli: Cli, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"kind": "host", "name": "host", "evidence": "measured"}
     save(config([entry(PROMPT, TILED, evidence="measured")], **changes), tmp_path / "t.yaml")
-    for target, file in (("vllm", "level1/overlap.env"), ("optimum", "README.txt")):
+    for target, file in (("vllm", "level0/overlap.env"), ("optimum", "README.txt")):
         answer = cli("export", "tuned=t.yaml", f"target={target}")
         assert answer.code == 0
         assert "NOT FOR A CARD" in answer.err
@@ -84,6 +84,8 @@ def test_what_was_tuned_on_a_cpu_is_loud(cli: Cli, tmp_path: Path) -> None:
     [
         ((), ("tuned is missing", "--check")),
         (("tuned=mine.yaml",), ("target is missing", "vllm|optimum")),
+        (("tuned=.", "target=vllm"), ("cannot read .",)),
+        (("tuned=mine.yaml", "target=vllm", "model=--trust-remote-code"), ("is an option of a command",)),
         (("tuned=mine.yaml", "target=vlm"), ("target=vlm", "did you mean vllm?")),
         (("tuned=nope.yaml", "target=vllm"), ("cannot read nope.yaml",)),
         (("tuned=cut.yaml", "target=vllm"), ("cut.yaml",)),

@@ -33,7 +33,7 @@ def run(
         raise ConfigError(f"target={target} is not known" if target else "target is missing", _target_hint(target))
     wishes = {name: _number(name, text) for name, text in sizes.items()}
     source = Path(tuned)
-    place = Path(into) if into else source.with_name(f"{source.stem}.{target}")
+    place = Path(into) if into else source.parent / f"{source.stem}.{target}"
     WRITERS[target](source, place, mode, model, wishes)
     return 0
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from overlap.commands.look import new_table
+from overlap.serve.export.words import over_stack, sizes
 
 if TYPE_CHECKING:
     from overlap.serve.export.optimum import OptimumExport
@@ -28,15 +29,15 @@ def show_vllm(plan: Plan, findings: Sequence[tuple[Path, Finding]], into: Path) 
     console.print(_vllm_table(plan))
     _rest(console, len(plan.entries))
     for level in plan.levels:
-        gain = "the stack was not timed in every bucket" if level.over_stack is None else f"{level.over_stack:.3f}x"
-        _line(console, f"level {level.level}: {gain} over the untouched stack, geometric mean")
+        _line(console, f"level {level.level}: {over_stack(level)}")
         for cost in level.costs:
             _line(console, f"  {cost}")
     for path, one in findings:
         _line(console, f"{path}:{one.line}: {one.severity}: {one.name}: {one.reason}")
     _aside(aside, plan.device.kind, plan.device.evidence, plan.warnings)
-    if plan.level(1) is None:
+    if plan.level(1) is None and not any("no level 1" in one for one in plan.warnings):
         _line(console, "no level 1: the plug-in would make no bucket faster")
+    _line(console, sizes(plan.limits))
     _line(console, f"files in {into}; {into / 'README.txt'} says what to do")
 
 

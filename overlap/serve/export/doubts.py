@@ -9,14 +9,23 @@ from overlap.serve.export.limits import line_of
 from overlap.serve.export.server import mode_of
 from overlap.serve.tuned import Tuned
 
+SERVED = "bfloat16"
+
+
+def plugin_obstacle(tuned: Tuned) -> str:
+    """Why the plug-in would refuse a config on a card, so that a level with it would stop the server; or empty."""
+    if tuned.device.kind == "host":
+        return "it was tuned on a CPU"
+    return "" if tuned.model.dtype == SERVED else f"it was tuned in {tuned.model.dtype}, and is served in {SERVED}"
+
 
 def common(tuned: Tuned, mode: str) -> Iterator[str]:
     """Doubts about the numbers, for every stack."""
     software, kind = tuned.device.software, tuned.device.kind
     if kind == "host":
-        yield "tuned on a CPU (device=host): no time here is one of a card, and our plug-in refuses such a config there"
-    if tuned.model.dtype != "bfloat16":
-        yield f"tuned in {tuned.model.dtype}, and served in bfloat16"
+        yield "tuned on a CPU (device=host): no time here is one of a card"
+    if tuned.model.dtype != SERVED:
+        yield f"tuned in {tuned.model.dtype}, and served in {SERVED}"
     own = software.get("mode", "")
     if own and kind != "host" and (own == "eager" or mode_of(software) != mode):
         yield f"tuned in mode {own}, and exported for {mode}: the times are not of that mode"
@@ -25,6 +34,8 @@ def common(tuned: Tuned, mode: str) -> Iterator[str]:
 def of_vllm(tuned: Tuned, block: int) -> Iterator[str]:
     """Doubts about a server of vLLM on Gaudi."""
     yield from _shapes(tuned, block)
+    if why := plugin_obstacle(tuned):
+        yield f"no level 1: the plug-in takes no such config, for {why}"
     software = tuned.device.software
     if wants_fp32(tuned.model) and software.get("hpu.softmax_mode") != "fp32":
         yield "vLLM on Gaudi keeps the softmax of Qwen2 in fp32, which is slower than what was timed; it stays so"

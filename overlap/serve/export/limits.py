@@ -125,7 +125,7 @@ def _needed(buckets: Sequence[Bucket], block: int) -> dict[str, int | None]:
     """The least sizes; the number of sequences is none where no decode was tuned, and vLLM's own is left then."""
     prompts = [one for one in buckets if one.phase == "prefill"]
     decodes = [one for one in buckets if one.phase == "decode"]
-    longest = max((shape.key_tokens for one in prompts if (shape := served(one, block))), default=block)
+    longest = max(((served(one, block) or one).key_tokens for one in prompts), default=block)
     cached = max((math.ceil(one.context / block) * block for one in decodes), default=block)
     step = max((one.batch * one.query for one in prompts), default=block)
     sequences = max((one.batch for one in buckets), default=1) if decodes else None

@@ -11,7 +11,7 @@ from overlap.errors import ConfigError, TunedError
 from overlap.presets import shape_from_hf
 from overlap.serve.export.choose import Choice, Shape, choose0, choose1, gains, shapes_of
 from overlap.serve.export.costs import costs_of, over_stack
-from overlap.serve.export.doubts import common, of_vllm
+from overlap.serve.export.doubts import common, of_vllm, plugin_obstacle
 from overlap.serve.export.environment import flags_of, settings_of, wants_fp32
 from overlap.serve.export.limits import limits_of, line_of, served
 from overlap.serve.export.plan import SCHEMA, Level, Limits, Option, Plan, Planned, Source
@@ -57,7 +57,7 @@ def make_bundle(tuned: Tuned, source: tuple[str, str, str], wishes: Wishes) -> B
     block = limits.block_size
     lower = choose0(shapes, mode, block, wants_fp32(tuned.model))
     upper = choose1(shapes, mode, block)
-    both = [lower, upper] if gains(upper, lower) else [lower]
+    both = [lower, upper] if gains(upper, lower) and not plugin_obstacle(tuned) else [lower]
     plan = Plan(
         schema=SCHEMA,
         target="vllm",
@@ -83,12 +83,14 @@ def refuse(tuned: Tuned, mode: str, model: str) -> None:
         raise TunedError("the tuned config has no entries", "there is nothing to export")
     if tuned.device.kind not in KINDS:
         raise TunedError(
-            f"tuned on {tuned.device.kind!r}, which is no device of this program", f"there are: {', '.join(KINDS)}"
+            f"tuned on {tuned.device.kind!r}, of which nothing can be exported for Gaudi", f"one of {', '.join(KINDS)}"
         )
     if mode and mode not in MODES:
         raise ConfigError(f"mode={mode} is not known", did_you_mean(mode, MODES))
     if any(ord(one) < ord(" ") for one in model):
         raise ConfigError("model has a control character", "the name or folder of a model")
+    if model.startswith("-"):
+        raise ConfigError(f"model={model} is an option of a command", "the name or folder of a model")
     _refuse_other_model(tuned, model)
 
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from overlap.serve.export.environment import BUCKETS, CONFIG, TUNED_JSON, words_of
-from overlap.serve.export.plan import Level, Plan
+from overlap.serve.export.plan import Level, Limits, Plan
 from overlap.serve.tuned import TunedDevice
 
 ENVIRONMENT, SCRIPT = "overlap.env", "serve.sh"
@@ -87,7 +87,18 @@ def _beginning(plan: Plan) -> Iterator[str]:
     for warning in plan.warnings:
         yield f"WARNING: {warning}"
     yield f"Mode of the server: {plan.mode}. Rules of the settings: {plan.rules}."
+    yield f"{sizes(plan.limits).capitalize()}."
     yield ""
+
+
+def sizes(limits: Limits) -> str:
+    """The sizes of the server, and how to change them."""
+    users = f"{limits.max_num_seqs} sequences" if limits.max_num_seqs else "as many sequences as vLLM likes"
+    return (
+        f"sizes of the server, the least that hold all buckets: {limits.max_model_len} tokens per sequence, "
+        f"{limits.max_num_batched_tokens} per step, {users}; more by max_model_len=, max_num_batched_tokens=, "
+        "max_num_seqs= of overlap export"
+    )
 
 
 def _steps(plan: Plan) -> Iterator[str]:
@@ -100,13 +111,14 @@ def _steps(plan: Plan) -> Iterator[str]:
         yield "  entry point by itself. Where VLLM_PLUGINS is set, `overlap` must be in it, beside those of Gaudi."
         yield "  level0 needs settings alone, and is what to use where nothing may be installed."
     else:
-        yield "  There is no level1: a plug-in would not make any bucket faster than these settings do."
+        if not any("no level 1" in warning for warning in plan.warnings):
+            yield "  There is no level1: a plug-in would not make any bucket faster than these settings do."
     yield ""
 
 
 def _levels(plan: Plan) -> Iterator[str]:
     for level in plan.levels:
-        yield f"level{level.level}: {_over_stack(level)}"
+        yield f"level{level.level}: {over_stack(level)}"
         for name, value in level.settings.items():
             yield f"  {name}={value}"
         for cost in level.costs:
@@ -114,7 +126,8 @@ def _levels(plan: Plan) -> Iterator[str]:
         yield ""
 
 
-def _over_stack(level: Level) -> str:
+def over_stack(level: Level) -> str:
+    """What a level gains, in a sentence."""
     if level.over_stack is None:
         return "nobody timed the untouched stack in every bucket, so what it gains is not known"
     return f"{level.over_stack:.3f}x the speed of the untouched stack, geometric mean of the buckets"

@@ -14,7 +14,6 @@ from overlap.serve.vllm.env_file import Assignment, Finding
 from overlap.serve.vllm.settings import known
 
 BLOCK_SIZE = 128
-MOST = 2**63
 EXP, LIN, PAD = "exp", "lin", "pad"
 
 
@@ -82,9 +81,8 @@ class Facts:
 
 
 def whole(text: str | None) -> int | None:
-    """A number as vLLM reads it; none for what is no whole number, or one that nobody can mean."""
+    """A number as vLLM reads it; none for what is no whole number."""
     try:
-        value = None if text is None else int(text)
+        return None if text is None else int(text)
     except ValueError:
         return None
-    return None if value is None or abs(value) > MOST else value
