@@ -120,11 +120,33 @@ def test_a_softmax_in_bf16_is_an_option_of_some() -> None:
 
 
 def test_families() -> None:
-    names = {
-        name: family_of(replace(LLAMA, name=name)) for name in ("llama-3", "Mistral-7B", "qwen3-8b", "qwen2.5", "x")
+    named = {
+        "llama": ("llama-3", "Meta-Llama-3.1-8B", "TinyLlama-1.1B", "DeepSeek-R1-Distill-Llama-8B", "CodeLlama-7b"),
+        "mistral": ("Mistral-7B", "my-mistral"),
+        "qwen3": ("qwen3-8b",),
+        "qwen2": ("qwen2.5",),
+        "": ("x", "Mixtral-8x7B", "llama4-scout", "Llama-4-Scout"),
     }
-    assert list(names.values()) == ["llama", "mistral", "qwen3", "qwen2", ""]
-    assert family_of(replace(LLAMA, name="x", qk_norm=True)) == "qwen3"
+    for family, names in named.items():
+        assert [family_of(replace(LLAMA, name=name)) for name in names] == [family] * len(names)
+    assert family_of(replace(LLAMA, name="my-llama", qk_norm=True)) == "qwen3"
+    assert family_of(replace(LLAMA, name="DeepSeek-R1-Distill-Qwen-7B", qkv_bias=True)) == "qwen2"
+
+
+def test_a_decode_runs_with_the_graphs_of_its_prompt() -> None:
+    """One process has one way of compiling; the decode is faster with the other one."""
+    whole, each = replace(FUSED, layers_per_graph=0), replace(FUSED, layers_per_graph=1)
+    prompt = entry(PROMPT, whole, 100.0, 150.0, alternatives=[other(each, 150.0)])
+    decode = entry(
+        Bucket("decode", 4, 1, 2048),
+        Split(layers_per_graph=1),
+        100.0,
+        baseline_us=130.0,
+    )
+    made = export(config([prompt, decode])).records[0]
+    assert "--regional_compile" not in made.arguments
+    assert made.decode_option is not None
+    assert made.decode_option.time_us == 130.0
 
 
 def test_files_come_back_equal(tmp_path: Path) -> None:

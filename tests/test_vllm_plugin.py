@@ -182,7 +182,7 @@ def test_every_bucket_is_told_at_the_start(layer: Any, caplog: pytest.LogCapture
     with caplog.at_level(logging.INFO, logger="vllm.plugins.overlap"):
         layer(tuned(entry(TILED), entry(Split(), 1, 64, 0, pass_through=True)))
     lines = "\n".join(caplog.messages)
-    assert "prefill 1x32+0: query_tile=8 masked_blocks=skip, 1.000x when tuned" in lines
+    assert "prefill 1x32+0: query_tile=8 masked_blocks=skip, when tuned 1.000x over the unsplit block" in lines
     assert "prefill 1x64+0: the baseline was the best" in lines
 
 

@@ -33,6 +33,10 @@ def costs_of(choice: Choice, shapes: Sequence[Shape], tuned: Tuned, mode: str, l
             "slice size and PAD_MAX go together: PAD_MAX tells which chunks may hold padding and get a mask, so it "
             "covers the most padding that buckets.txt allows; change both or none"
         )
+        yield (
+            "slices were timed with a mask on the diagonal alone; every chunk that may hold padding gets one too, so "
+            "they may gain less than what is shown"
+        )
         yield "buckets are padded by `pad`, and every slice keeps a partial result in fp32"
     if assumed := sum(option.how == "assumed" for option in choice.options):
         yield f"in {assumed} of {len(shapes)} buckets the stack was timed with a graph per layer only; that is taken"

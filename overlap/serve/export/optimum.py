@@ -111,7 +111,7 @@ def _following(prompt: Shape, shapes: Sequence[Shape]) -> Shape | None:
 def _record(shape: Shape, after: Shape | None, tuned: Tuned, mode: str, model: str) -> Record:
     family, entry = family_of(tuned.model), shape.entry
     way, option = choose(shape, family, mode)
-    decode_way, decode_option = (Way(), None) if after is None else choose(after, family, mode)
+    decode_way, decode_option = (Way(), None) if after is None else choose(after, family, mode, way)
     arguments = dict(_arguments(shape, way, decode_way.parts, tuned, mode, model))
     errors = check_arguments(words_of(arguments), tuned.tensor_parallel, mode == LAZY, family)
     if any(one.severity == "error" for one in errors):

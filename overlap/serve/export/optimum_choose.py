@@ -11,6 +11,7 @@ Terms
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,10 +57,11 @@ class Way:
 
 
 def family_of(model: ModelShape) -> str:
-    """The family of a model by its name, else by what its layers have; empty where nobody knows."""
-    name = model.name.lower()
-    by_name = next((one for one in FAMILIES if name.startswith(one)), "")
-    return by_name or ("qwen3" if model.qk_norm else "qwen2" if model.qkv_bias else "")
+    """The family of a model by what only its layers have, else by its name; empty where nobody knows."""
+    if model.qk_norm or model.qkv_bias:
+        return "qwen3" if model.qk_norm else "qwen2"
+    # `Meta-Llama-3.1-8B`, `TinyLlama`; but Llama 4 is another family.
+    return next((one for one in FAMILIES if re.search(rf"{one}(?!-?4)", model.name.lower())), "")
 
 
 def ways(shape: Shape, family: str, mode: str) -> Iterator[Way]:
@@ -76,9 +78,9 @@ def ways(shape: Shape, family: str, mode: str) -> Iterator[Way]:
             yield from (Way(kind, parts, graph) for kind in kinds)
 
 
-def choose(shape: Shape, family: str, mode: str) -> tuple[Way, Option]:
-    """The fastest way that was timed; the usual one where nothing was."""
-    able = list(ways(shape, family, mode))
+def choose(shape: Shape, family: str, mode: str, prompt: Way | None = None) -> tuple[Way, Option]:
+    """The fastest way that was timed, with the graphs of the `prompt` before it; the usual one where nothing was."""
+    able = [one for one in ways(shape, family, mode) if prompt is None or one.layers == prompt.layers]
     known = [(one, found) for one in able if (found := _option(one, shape)).time_us is not None]
     if not known:
         return able[0], _option(able[0], shape)

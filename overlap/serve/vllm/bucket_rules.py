@@ -14,6 +14,7 @@ STRATEGY, FILE, OLD = "VLLM_BUCKETING_STRATEGY", "VLLM_BUCKETING_FROM_FILE", "VL
 PROMPT_BATCH, QUERY, CONTEXT, DECODE_BATCH, BLOCKS = (
     f"VLLM_{part}_BUCKET" for part in ("PROMPT_BS", "PROMPT_QUERY", "PROMPT_CTX", "DECODE_BS", "DECODE_BLOCK")
 )
+OLD_QUERY = "VLLM_PROMPT_SEQ_BUCKET"
 PARTS = ("MIN", "STEP", "MAX", "PAD_MAX", "PAD_PERCENT")
 # What the exponential strategy looks at all the same; a query MIN only if it is 1.
 READ_BY_EXP = (f"{PROMPT_BATCH}_MAX", f"{CONTEXT}_MAX")
@@ -22,7 +23,7 @@ READ_BY_EXP = (f"{PROMPT_BATCH}_MAX", f"{CONTEXT}_MAX")
 def empty_ranges(facts: Facts) -> Iterator[Finding]:
     """Ranges whose least value is above the largest."""
     for one in range_names():
-        low, high = f"{one}_MIN", f"{one}_MAX"
+        low, high = _name(facts, one, "MIN"), _name(facts, one, "MAX")
         least = facts.whole(low) if low in facts.values else _usual_min(facts, one)
         most = facts.whole(high) if high in facts.values else _usual_max(facts, one)
         if least is None or most is None or least <= most or not {low, high} & facts.values.keys():
@@ -33,6 +34,12 @@ def empty_ranges(facts: Facts) -> Iterator[Finding]:
         yield facts.error(
             at, f"{what[0]}{usual[0]} and {what[1]}{usual[1]}, so there is no bucket: correct one of them"
         )
+
+
+def _name(facts: Facts, one: str, part: str) -> str:
+    """What is read for a part of a range: the old name where only that is set."""
+    name, old = f"{one}_{part}", f"{OLD_QUERY}_{part}"
+    return old if one == QUERY and name not in facts.values and old in facts.values else name
 
 
 def _usual_min(facts: Facts, one: str) -> int | None:

@@ -9,6 +9,7 @@ from overlap.serve.vllm.facts import Facts
 
 COMPILE = tuple(f"VLLM_T_COMPILE_{part}" for part in ("REGIONAL_COMPILATION", "DYNAMIC_SHAPES", "FULLGRAPH"))
 CHUNKS = "VLLM_ROW_PARALLEL_CHUNKS"
+OWN = "VLLM_HPU_OVERLAP_CONFIG"
 NO_EFFECT = "it has no effect"
 # What the attention kernel takes where nothing is set.
 KERNEL_BLOCK = 1024
@@ -28,10 +29,38 @@ def _inc(facts: Facts) -> bool:
 
 def own_attention_with_inc(facts: Facts) -> Iterator[Finding]:
     """Intel Neural Compressor patches classes by name, and the plug-in of overlap brings its own."""
-    name = "VLLM_HPU_OVERLAP_CONFIG"
-    if name in facts.values and (_inc(facts) or facts.flags.get("kv-cache-dtype", "").startswith("fp8")):
+    if OWN in facts.values and (_inc(facts) or facts.flags.get("kv-cache-dtype", "").startswith("fp8")):
         reason = "fp8 patches attention by the name of its class and may pass over the one of overlap"
-        yield facts.warning(name, f"{reason}: compare the outputs first, or serve in bfloat16")
+        yield facts.warning(OWN, f"{reason}: compare the outputs first, or serve in bfloat16")
+
+
+def prefill_by_plugin(facts: Facts) -> Iterator[Finding]:
+    """The plug-in of overlap is loaded, finds its config, and the class that it replaces is used."""
+    if OWN not in facts.values:
+        return
+    loaded = facts.text("VLLM_PLUGINS")
+    if loaded is not None and "overlap" not in [one.strip() for one in loaded.split(",")]:
+        yield facts.warning(OWN, f"VLLM_PLUGINS leaves out the plug-in, so {NO_EFFECT}: add overlap to VLLM_PLUGINS")
+    if impl := _other_prefill(facts):
+        yield facts.warning(OWN, f"the plug-in replaces the fused attention of prefill, so {NO_EFFECT} with {impl}")
+    text = facts.text(OWN) or ""
+    if facts.folder is not None and not (facts.folder / text).is_file():
+        yield facts.error(OWN, f"there is no file {text[:200]!r}, vLLM stops at its first layer: correct the path")
+
+
+def slices_of_fused(facts: Facts) -> Iterator[Finding]:
+    """Only the fused attention is sliced."""
+    name = "VLLM_HPU_FSDPA_SLICE_ENABLED"
+    if facts.on(name) and (impl := _other_prefill(facts)):
+        yield facts.warning(name, f"the fused attention of prefill is what is sliced, so {NO_EFFECT} with {impl}")
+
+
+def _other_prefill(facts: Facts) -> str:
+    """The setting that keeps prefill from the fused attention; empty if there is none."""
+    if facts.on("VLLM_PROMPT_USE_FUSEDSDPA") is False:
+        return "VLLM_PROMPT_USE_FUSEDSDPA off"
+    impl = facts.text("VLLM_PROMPT_ATTN_IMPL")
+    return f"VLLM_PROMPT_ATTN_IMPL={impl}" if impl in ("naive_impl", "flex_impl") else ""
 
 
 def compile_flags(facts: Facts) -> Iterator[Finding]:
@@ -57,7 +86,7 @@ def row_parallel(facts: Facts) -> Iterator[Finding]:
         yield facts.warning(
             CHUNKS, f"one card has no all-reduce to hide, so {NO_EFFECT} with --tensor-parallel-size 1: remove it"
         )
-    if facts.on(COMPILE[2]):
+    if facts.on(COMPILE[2]) and not facts.lazy and not facts.eager:
         yield facts.warning(COMPILE[2], f"{CHUNKS} breaks the graph, which is an error then: set one of them only")
 
 
@@ -101,6 +130,8 @@ def kernel_blocks(facts: Facts) -> Iterator[Finding]:
 RULES = (
     slice_by_inc,
     own_attention_with_inc,
+    prefill_by_plugin,
+    slices_of_fused,
     compile_flags,
     row_parallel,
     experts,

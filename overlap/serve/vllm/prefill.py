@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from overlap.serve.attend import Frame, attend
-from overlap.serve.tuned import Tuned
+from overlap.serve.tuned import Entry, Tuned
 from overlap.serve.tuned_file import load
 from overlap.serve.vllm.call import Call, Shard, obstacle, read
 from overlap.serve.vllm.here import check_here
@@ -64,9 +64,16 @@ def shared(path: str) -> Shared:
 def _tell(made: Shared, tuned: Tuned) -> None:
     """One line per bucket."""
     log.info("overlap: %s was tuned on %s (%s)", made.path, tuned.device.name, tuned.device.evidence)
-    speedups = {entry.bucket: entry.speedup.median for entry in tuned.entries}
+    worth = {entry.bucket: _worth(entry) for entry in tuned.entries}
     for plan in made.plans.values():
-        log.info("overlap: %s%s", plan, "" if plan.reason else f", {speedups[plan.bucket]:.3f}x when tuned")
+        log.info("overlap: %s%s", plan, "" if plan.reason else f", {worth[plan.bucket]}")
+
+
+def _worth(entry: Entry) -> str:
+    """What an entry was worth when it was tuned, over what the server would run without it where that was timed."""
+    if entry.speedup_vs_stack is not None:
+        return f"when tuned {entry.speedup_vs_stack.median:.3f}x over the stack"
+    return f"when tuned {entry.speedup.median:.3f}x over the unsplit block"
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -12,6 +12,8 @@ from overlap.serve.vllm.settings import FALSE, TRUE, Setting, Type, allowed, dea
 from overlap.similar import did_you_mean
 
 OURS = re.compile(r"VLLM_|HPU|PT_HPU")
+# What vLLM itself reads and a rule here looks at.
+UPSTREAM = ("VLLM_PLUGINS",)
 FORWARDED = re.compile(r"HPU|RAY|VLLM")
 BUILD = re.compile(r"\d+\.\d+\.\d+\.\d+")
 Doubt = tuple[bool, str]  # Whether it is an error, and the reason.
@@ -30,7 +32,7 @@ def dead_names(facts: Facts) -> Iterator[Finding]:
 def unknown_names(facts: Facts) -> Iterator[Finding]:
     """Names that look like vLLM's or the bridge's and are not in the list."""
     for name in facts.values:
-        if OURS.match(name) and known(name) is None and dead(name) is None:
+        if OURS.match(name) and name not in UPSTREAM and known(name) is None and dead(name) is None:
             meant = did_you_mean(name, sorted(allowed()))
             other = "the bridge" if name.startswith("PT_HPU_") else "upstream vLLM or a connector"
             reason = f"vLLM on Gaudi does not read it, though {other} may: remove it unless that needs it"
