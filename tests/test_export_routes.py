@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlap.search.bench import stack_split
+from overlap.serve.export.make import Wishes, make_bundle
 from overlap.serve.export.routes import level0, overridable, route
 from overlap.serve.export.server import LAZY, NAIVE, NAIVE_FAST, SLICES, ServerSettings, mode_of
 from overlap.serve.export.times import stack_us, times
@@ -14,7 +15,7 @@ from overlap.serve.tuned import Attribution
 from overlap.serve.vllm.plans import plan_of
 from overlap.split import Split, canonical
 from overlap.workload import Bucket, Workload
-from tests.export_tables import FUSED, LLAMA, buckets, config, entry, near_stack, other
+from tests.export_tables import FUSED, LLAMA, TILED, buckets, config, entry, near_stack, other
 from tests.strategies import splits_of
 
 PROMPT = Workload(LLAMA, Bucket("prefill", 1, 4096, 2048))
@@ -143,3 +144,26 @@ def test_times_of_an_entry() -> None:
     alone = entry(bucket, tiled, 100.0, None, 180.0)
     assert stack_us(alone) is None
     assert replace(FUSED, **ONE) not in times(config([alone]), alone)
+
+
+# -- what is exported at all -----------------------------------------------------------------------------------------
+
+SOURCE = ("t.yaml", "0" * 64, "2026-01-01")
+
+
+@pytest.mark.parametrize("change", ["host", "float32"])
+def test_no_level_that_the_plug_in_would_refuse(change: str) -> None:
+    """A server would stop at its first layer; the same config as tuned on a card in bfloat16 has one."""
+    found = [entry(Bucket("prefill", 1, 2048, 0), TILED)]
+    assert make_bundle(config(found), SOURCE, Wishes()).plan.level(1) is not None
+    device = {"kind": "host", "name": "host"} if change == "host" else {}
+    model = replace(LLAMA, dtype="float32") if change == "float32" else LLAMA
+    made = make_bundle(config(found, model, **device), SOURCE, Wishes())
+    assert made.plan.level(1) is None
+    assert made.tuned is None
+    assert any("no level 1: the plug-in takes no such config" in one for one in made.plan.warnings)
+
+
+def test_a_cache_counts_even_where_no_line_says_its_bucket() -> None:
+    made = make_bundle(config([entry(Bucket("prefill", 1, 1, 2048), Split())]), SOURCE, Wishes())
+    assert made.plan.limits.max_model_len == 2049

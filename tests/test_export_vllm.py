@@ -33,7 +33,7 @@ from overlap.serve.vllm.rules import check
 from overlap.serve.vllm.settings import allowed, dead_names
 from overlap.split import Split
 from overlap.workload import Bucket
-from tests.export_tables import FUSED, LLAMA, QWEN2, TILED, buckets, config, configs, entry, one, other, table64
+from tests.export_tables import FUSED, QWEN2, TILED, buckets, config, configs, entry, one, other, table64
 
 SOURCE = ("tuned.yaml", "0" * 64, "2026-01-31")
 PROMPT = Bucket("prefill", 1, 2048, 0)
@@ -86,24 +86,6 @@ def test_no_config_gives_settings_that_break_a_rule(tuned: Tuned, mode: str, blo
     assert [reason for _, reason in check_lines(text.splitlines(), limits)] == [] or no_line
     if made.tuned is not None:
         assert list(faults(made.tuned)) == []
-
-
-@pytest.mark.parametrize("change", ["host", "float32"])
-def test_no_level_that_the_plug_in_would_refuse(change: str) -> None:
-    """A server would stop at its first layer; the same config as tuned on a card in bfloat16 has one."""
-    found = [entry(Bucket("prefill", 1, 2048, 0), TILED)]
-    assert bundle(config(found)).plan.level(1) is not None
-    device = {"kind": "host", "name": "host"} if change == "host" else {}
-    model = replace(LLAMA, dtype="float32") if change == "float32" else LLAMA
-    made = bundle(config(found, model, **device))
-    assert made.plan.level(1) is None
-    assert made.tuned is None
-    assert any("no level 1: the plug-in takes no such config" in one for one in made.plan.warnings)
-
-
-def test_a_cache_counts_even_where_no_line_says_its_bucket() -> None:
-    made = bundle(config([entry(Bucket("prefill", 1, 1, 2048), Split())]))
-    assert made.plan.limits.max_model_len == 2049
 
 
 @settings(max_examples=150)
