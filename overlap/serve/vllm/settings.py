@@ -10,7 +10,6 @@ Terms
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -28,12 +27,9 @@ TRUE: Mapping[Words, frozenset[str]] = {
 FALSE = frozenset(("false", "f", "0", "no", "n", "off"))
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One name; `least` and `most` are the ends of the values that make sense, `deprecated` is what to use instead."""
+class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A name as the file has it; `least` and `most` are the ends of the values that make sense."""
 
-    name: str
-    room: Room
     type: Type
     means: str
     default: str = ""
@@ -43,26 +39,19 @@ class Setting:
     also: tuple[str, ...] = ()
     least: float | None = None
     most: float | None = None
+    # What to use instead.
     deprecated: str = ""
+
+
+class Setting(_Entry, frozen=True, kw_only=True):
+    """One name that is read, and by whom."""
+
+    name: str
+    room: Room
 
     def on(self, text: str) -> bool:
         """Whether a reader of this switch takes `text` for true."""
         return self.words == "any" or text.lower() in TRUE[self.words]
-
-
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A name as the file has it."""
-
-    type: Type
-    means: str
-    default: str = ""
-    read: str = ""
-    words: Words = "feature"
-    choices: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    least: float | None = None
-    most: float | None = None
-    deprecated: str = ""
 
 
 class _Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,7 +95,7 @@ def settings() -> Mapping[str, Setting]:
         "overlap": file.overlap,
     }
     return {
-        name: Setting(name, room, **msgspec.structs.asdict(entry))
+        name: Setting(name=name, room=room, **msgspec.structs.asdict(entry))
         for room, entries in rooms.items()
         for name, entry in entries.items()
     }
