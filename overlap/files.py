@@ -21,14 +21,16 @@ def write_atomic(path: Path, content: bytes) -> Path:
 
 def write_atomic_blocks(path: Path, blocks: Iterable[bytes]) -> Path:
     """The same for content that comes piece by piece."""
+    # A link stays one: what it points to is written.
+    place = Path(os.path.realpath(path)) if path.is_symlink() else path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.writelines(blocks)
             os.chmod(temporary, 0o644)  # mkstemp makes files private; results are for colleagues too
-            os.replace(temporary, path)
+            os.replace(temporary, place)
         except BaseException:
             os.unlink(temporary)
             raise
