@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("transformers")
 import torch
 
+from overlap.errors import ServeError
 from overlap.serve.transformers import Applied, apply, remove
 from overlap.split import Split
 from overlap.workload import Bucket
@@ -216,3 +217,14 @@ def test_compiled_code_is_one_graph_for_all_lengths(split: Split, pad: bool) -> 
     remove(model)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_config_that_two_models_share_is_named() -> None:
+    """Applying to one changes both; the hint of the attention's name would undo it."""
+    model = make()
+    twin = type(model)(model.config)
+    applied = tuned(model, WITHIN)
+    with pytest.raises(ServeError, match="shares its config with a model that runs tuned"):
+        tuned(twin, WITHIN)
+    assert model.config._attn_implementation == applied.function.name
+    remove(model)

@@ -392,15 +392,3 @@ def test_saving_is_whole_or_not_at_all(
         write(TABLE, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
-    """Configs under version control are linked to from where they are used."""
-    (tmp_path / "kept").mkdir()
-    real, link = tmp_path / "kept" / "real.yaml", tmp_path / "t.yaml"
-    save(SMALL, real)
-    link.symlink_to(real)
-    save(RICH, link)
-    assert link.is_symlink()
-    assert load(real) == load(link) == RICH
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["kept", "t.yaml"]

@@ -141,6 +141,8 @@ SERVED = replace(GQA, qkv_bias=True)
         ({}, torch.bfloat16, 1, "tuned for float32, the model is bfloat16"),
         ({}, torch.float32, 2, "runs at 2"),
         ({"is_causal": False}, torch.float32, 1, "looks both ways"),
+        ({"vision_config": {"hidden_size": 8}}, torch.float32, 1, "looks both ways"),
+        ({"use_bidirectional_attention": True}, torch.float32, 1, "looks both ways"),
     ],
 )
 def test_the_model_is_compared_where_vllm_tells_it(

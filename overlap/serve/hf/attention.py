@@ -14,7 +14,7 @@ import torch
 
 from overlap.serve.attend import Frame, attend, is_cut, within_layer
 from overlap.serve.counts import Counts
-from overlap.serve.hf.seams import Seam
+from overlap.serve.hf.seams import PREFIX, Seam
 from overlap.serve.lookup import EXACT, Lookup
 from overlap.split import Split
 
@@ -77,7 +77,7 @@ class TunedAttention:
     """The function and what it knows; `name` is what transformers finds it by."""
 
     def __init__(self, seam: Seam, lookup: Lookup, counts: Counts) -> None:
-        self.name = f"overlap_tuned_{next(_numbers)}"
+        self.name = f"{PREFIX}{next(_numbers)}"
         self.counts = counts
         self._original = seam.original
         self._lookup = lookup

@@ -24,6 +24,8 @@ from overlap.serve.lookup import Host
 from overlap.workload import ModelShape
 
 OLDEST = (5, 0)
+# Of the names of our attention functions.
+PREFIX = "overlap_tuned_"
 INSTALL = "pip install 'overlap[transformers]'"
 # Attentions whose masks are of shape [B, 1, T, S].
 ORIGINALS = ("sdpa", "eager")
@@ -64,6 +66,9 @@ def find_seam(model: Any) -> Seam:
     if not (hasattr(own, "apply_rotary_pos_emb") and hasattr(own, "eager_attention_forward")):
         raise ServeError(f"{name} has no seam: {own.__name__} is not as in transformers 5", INSTALL)
     original = model.config._attn_implementation
+    if original.startswith(PREFIX):
+        hint = "give it one of its own: model.config = copy.deepcopy(model.config)"
+        raise ServeError(f"{name} shares its config with a model that runs tuned, or is a copy of one", hint)
     if original not in ORIGINALS:
         hint = f"model.set_attn_implementation('{ORIGINALS[0]}') first"
         raise ServeError(f"{name} runs {original!r}, whose masks a tuned split cannot read", hint)

@@ -55,7 +55,8 @@ def _model(tuned: Tuned) -> tuple[ModelShape, int, list[str]]:
         degree = int(config.parallel_config.tensor_parallel_size)
     except (ImportError, AttributeError, AssertionError, RuntimeError):
         return tuned.model, tuned.tensor_parallel, [f"vLLM does not tell its model; {unknown}"]
-    if values.get("is_causal") is False:
+    # Tokens of an image see each other; their masks come with the flag of causal attention all the same.
+    if values.get("is_causal") is False or values.get("vision_config") or values.get("use_bidirectional_attention"):
         raise TunedError("tuned for causal attention, and this model looks both ways", "serve it untuned")
     try:
         shape = shape_of(values, Path(str(config.model_config.model)))
