@@ -52,7 +52,6 @@ def test_forms_of_a_line(line: str, value: str) -> None:
         ("Ä=1", "no KEY=VALUE"),
         ("A= 1", "spaces"),
         ("A=1 2", "spaces"),
-        ("A=1 # comment", "spaces"),
         ("A=1\rB=2", "spaces"),
         ("A='1", "not closed"),
         ('A="1', "not closed"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from overlap.serve.vllm.env_file import parse_env
 from overlap.serve.vllm.rules import check
+from tests.conftest import Answer
 
 OWN = "VLLM_HPU_OVERLAP_CONFIG"
 LIN, PAD = "VLLM_BUCKETING_STRATEGY=lin\n", "VLLM_BUCKETING_STRATEGY=pad\n"
@@ -88,3 +90,25 @@ def test_the_config_of_the_plug_in_is_there(tmp_path: Path) -> None:
     assert "there is no file 'tuned.json'" in missing[0][2]
     (tmp_path / "tuned.json").write_text("{}")
     assert not found(f"{OWN}=tuned.json", tmp_path)
+
+
+def test_a_comment_behind_a_value_is_none_for_docker() -> None:
+    """The rules go on with what a shell makes of it."""
+    read = parse_env("VLLM_BUCKETING_STRATEGY=pad # the best\nVLLM_HPU_FSDPA_SLICE_ENABLED=true")
+    assert [(one.name, one.value) for one in read.assignments] == [
+        ("VLLM_BUCKETING_STRATEGY", "pad"),
+        ("VLLM_HPU_FSDPA_SLICE_ENABLED", "true"),
+    ]
+    assert [(one.severity, one.line) for one in read.findings] == [("warning", 1)]
+    assert "a line of its own" in read.findings[0].reason
+    assert not [one for one in check(read.assignments, read.flags) if one.severity == "error"]
+    assert parse_env("A=b c # d").findings[0].severity == "error"
+    assert parse_env("A=b#c").assignments[0].value == "b#c"
+
+
+def test_names_of_the_kernel_are_called_so(cli: Callable[..., Answer], tmp_path: Path) -> None:
+    (tmp_path / "x.env").write_text("PT_HPU_SDPA_BR_FACTOR=1024\nVLLM_DEFRAG=1\n")
+    answer = cli("export", "--check", "x.env")
+    assert answer.code == 0
+    assert "x.env:1: note: PT_HPU_SDPA_BR_FACTOR: the kernel of the bridge reads it, not vLLM" in answer.out
+    assert "note: VLLM_DEFRAG" not in answer.out

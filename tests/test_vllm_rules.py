@@ -395,5 +395,5 @@ def test_findings_come_by_line_and_the_last_assignment_counts() -> None:
 
 def test_names_of_the_kernel_are_told_and_nothing_is_wrong_with_them() -> None:
     given = parse_env("PT_HPU_SDPA_BR_FACTOR=1024\nVLLM_DEFRAG=1\nPT_HPU_QKV_SLICE_SEQ_LEN_THLD=8192").assignments
-    assert kernel_names(given) == ["PT_HPU_SDPA_BR_FACTOR", "PT_HPU_QKV_SLICE_SEQ_LEN_THLD"]
+    assert [one.name for one in kernel_names(given)] == ["PT_HPU_SDPA_BR_FACTOR", "PT_HPU_QKV_SLICE_SEQ_LEN_THLD"]
     assert check(given) == []

@@ -86,12 +86,14 @@ WRITERS: Mapping[str, Writer] = {"vllm": _vllm, "optimum": _optimum}
 
 def _check(path: Path) -> int:
     """Every finding, then one line over all; 1 where one is an error."""
-    from overlap.serve.vllm.rules import check_file
+    from overlap.serve.vllm.rules import check_file, kernel_names
     from overlap.serve.vllm.settings import source
 
     file, findings = check_file(path)
     for one in findings:
         print(f"{path}:{one.line}: {one.severity}: {one.name}: {one.reason}")
+    for one in kernel_names(file.assignments):
+        print(f"{path}:{one.line}: note: {one.name}: the kernel of the bridge reads it, not vLLM")
     errors = sum(one.severity == "error" for one in findings)
     counts = f"{_counted(errors, 'error')}, {_counted(len(findings) - errors, 'warning')}"
     print(f"{path}: {_counted(len(file.assignments), 'setting')}, {counts}, by the rules of {source()}")

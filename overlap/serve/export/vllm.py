@@ -10,7 +10,6 @@ exporter. `parse_export` gives back what `write_export` wrote.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,8 +114,3 @@ def _same_buckets(plan: Plan, file: Path) -> None:
     if differ := set(found) ^ set(theirs):
         first = min(map(str, differ))
         raise TunedError(f"{file} and {NAME} are not of one export: {first} is in one of them", "export again")
-
-
-def warnings_of(findings: Sequence[tuple[Path, Finding]]) -> list[str]:
-    """Lines for a terminal."""
-    return [f"{path}:{one.line}: {one.severity}: {one.name}: {one.reason}" for path, one in findings]

@@ -120,6 +120,9 @@ def _assignment(line: str) -> tuple[str, str, str]:
         return name, single if double is None else ESCAPED.sub(r"\1", double), _doubt(double or "")
     if text[:1] in ("'", '"') and text[0] not in text[1:]:
         raise _Refused(f"the quote {text[0]} is not closed: close it")
+    bare, mark, _ = re.split(r"(\s+#)", text, maxsplit=1) if re.search(r"\s#", text) else (text, "", "")
+    if mark and not re.search(r"\s", bare):
+        return name, bare, "docker keeps a comment behind a value as part of it: give the comment a line of its own"
     if re.search(r"\s", text):
         raise _Refused("spaces in the value or after the =: put the value in single quotes, and no space before it")
     return (

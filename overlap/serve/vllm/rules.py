@@ -13,6 +13,7 @@ from overlap.serve.vllm import bucket_rules, feature_rules, slice_rules, value_r
 from overlap.serve.vllm.env_file import Assignment, EnvFile, read_env
 from overlap.serve.vllm.env_file import Finding as Finding
 from overlap.serve.vllm.facts import Facts
+from overlap.serve.vllm.settings import allowed
 
 Rule = Callable[[Facts], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (*value_rules.RULES, *bucket_rules.RULES, *slice_rules.RULES, *feature_rules.RULES)
@@ -42,9 +43,9 @@ def check_file(path: Path) -> tuple[EnvFile, list[Finding]]:
     return found, _by_line([*found.findings, *check(found.assignments, found.flags, path.expanduser().parent)])
 
 
-def kernel_names(assignments: Iterable[Assignment]) -> list[str]:
-    """Names that only native code below vLLM reads; there is nothing wrong with them."""
-    return value_rules.kernel_names({one.name: one for one in assignments})
+def kernel_names(assignments: Iterable[Assignment]) -> list[Assignment]:
+    """Those that only native code below vLLM reads; there is nothing wrong with them."""
+    return [one for one in assignments if one.name in allowed("kernel")]
 
 
 def _by_line(findings: Iterable[Finding]) -> list[Finding]:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from overlap.serve.vllm.env_file import Assignment, Finding
+from overlap.serve.vllm.env_file import Finding
 from overlap.serve.vllm.facts import Facts
 from overlap.serve.vllm.settings import FALSE, TRUE, Setting, Type, allowed, dead, known
 from overlap.similar import did_you_mean
@@ -72,11 +72,6 @@ def not_forwarded(facts: Facts) -> Iterator[Finding]:
         for name, _ in _known(facts):
             if not FORWARDED.search(name):
                 yield facts.warning(name, f"{when} do not get it, as it has no HPU, RAY or VLLM: set it on every node")
-
-
-def kernel_names(assignments: Mapping[str, Assignment]) -> list[str]:
-    """Those of the names that only native code reads."""
-    return [name for name in assignments if name in allowed("kernel")]
 
 
 def _known(facts: Facts) -> Iterator[tuple[str, Setting]]:
