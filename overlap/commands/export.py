@@ -92,8 +92,8 @@ def _check(path: Path) -> int:
     file, findings = check_file(path)
     for one in findings:
         print(f"{path}:{one.line}: {one.severity}: {one.name}: {one.reason}")
-    for one in kernel_names(file.assignments):
-        print(f"{path}:{one.line}: note: {one.name}: the kernel of the bridge reads it, not vLLM")
+    for named in kernel_names(file.assignments):
+        print(f"{path}:{named.line}: note: {named.name}: the kernel of the bridge reads it, not vLLM")
     errors = sum(one.severity == "error" for one in findings)
     counts = f"{_counted(errors, 'error')}, {_counted(len(findings) - errors, 'warning')}"
     print(f"{path}: {_counted(len(file.assignments), 'setting')}, {counts}, by the rules of {source()}")
